@@ -1,0 +1,99 @@
+"""The model card: what a stranger has to know before using a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def model_card(
+    name: str,
+    row: Mapping[str, Any],
+    verdict: str,
+    classes: Sequence[str],
+    members: Sequence[Mapping[str, Any]],
+    data: Mapping[str, Any],
+) -> str:
+    """Markdown with Hugging Face's front matter.
+
+    Args:
+        name: of the experiment.
+        row: of the leaderboard.
+        verdict: the sentence on top of the leaderboard.
+        classes: in column order.
+        members: name, architecture, weights, licence of each.
+        data: images, fingerprint, image_size, k, test_images.
+    """
+    licences = sorted({m["licence"] or "unknown" for m in members})
+    front = [
+        "---",
+        "library_name: ensembler",
+        "pipeline_tag: image-classification",
+        f"license: {licences[0] if len(licences) == 1 else 'other'}",
+        "tags: [image-classification, ensemble, timm]",
+        "---",
+    ]
+    metric = str(row["metric"])
+    scores = [f"| {metric}, out of fold | {_number(row['cv'])} | {_interval(row['cv_low'], row['cv_high'])} |"]
+    if row.get("test") is not None:
+        scores.append(f"| {metric}, {data['test_images']} test images | {_number(row['test'])} | |")
+    scores += [
+        f"| accuracy, out of fold | {_number(row['accuracy'])} | |",
+        f"| log loss, out of fold | {_number(row['log_loss'])} | |",
+        f"| calibration error (ECE), out of fold | {_number(row['ece'])} | |",
+    ]
+    price = []
+    if row.get("latency_ms") is not None:
+        price.append(f"{row['latency_ms']:.1f} ms an image at batch 1 on the machine of the run")
+    if row.get("params") is not None:
+        price.append(f"{row['params'] / 1e6:.1f} million parameters in all")
+    listed = [f"| {m['name']} | {m['architecture']} | {m['weights']} | {m['licence'] or 'unknown'} |" for m in members]
+    body = f"""
+# {_text(name)}: {_text(row["name"])}
+
+{_text(verdict)}
+
+Classifies a photograph into one of {len(classes)} classes: {", ".join(_text(c) for c in classes)}.
+
+| | score | 95 % interval |
+|---|---|---|
+{chr(10).join(scores)}
+
+Cost: {"; ".join(price) or "not measured"}.
+
+## How to run it
+
+    ensembler predict . photo.jpg
+
+    from ensembler.bundle import Bundle
+    Bundle.load(".").predict(["photo.jpg"])
+
+## What is inside
+
+Every member is the average of its {data["k"]} fold models, and `{row["name"]}` is made of:
+
+| member | architecture | weights it started from | licence of the architecture's published weights |
+|---|---|---|---|
+{chr(10).join(listed)}
+
+## Data and intended use
+
+Trained on {data["images"]} images at {data["image_size"]} x {data["image_size"]} pixels (content fingerprint
+`{str(data["fingerprint"])[:16]}`). Meant for images of the same kind and the same classes: every image gets one of them,
+also one that shows none. Out-of-fold scores come from models that had not seen the image in training, early stopping
+or calibration; check the bundle on images of your own before you rely on it.
+"""
+    return "\n".join(front) + "\n" + body
+
+
+def _number(value: Any) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
+
+
+def _interval(low: Any, high: Any) -> str:
+    return "" if low is None else f"{low:.4f} to {high:.4f}"
+
+
+def _text(value: str) -> str:
+    """Names are text, also those that look like markup."""
+    return str(value).replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,68 @@
+"""Combiners, by key.
+
+A new one is a file beside these and a line in the table; the conformance suite then tests it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..errors import CombinerError, did_you_mean
+from .bagging import Bagging
+from .base import Combiner
+from .boosting import Boosting
+from .greedy import Greedy
+from .mean import Geometric, Mean
+from .samme import Samme
+from .stacking import Stacking
+
+COMBINERS: dict[str, type[Combiner]] = {
+    "mean": Mean,
+    "geometric": Geometric,
+    "greedy": Greedy,
+    "bagging": Bagging,
+    "boosting": Boosting,
+    "samme": Samme,
+    "stacking": Stacking,
+}
+
+__all__ = ["COMBINERS", "Combiner", "from_state", "make_combiner"]
+
+
+def make_combiner(key: str, **params: Any) -> Combiner:
+    """A combiner that is not fitted yet.
+
+    Args:
+        key: of `COMBINERS`.
+        params: its hyperparameters; the class documents them.
+
+    Raises:
+        CombinerError: an unknown key or hyperparameter, naming the nearest valid one; a value out of range.
+
+    >>> make_combiner("greedy", rounds=10)
+    Greedy(label='greedy', metric='log_loss', rounds=10)
+    """
+    if key not in COMBINERS:
+        raise CombinerError(f"unknown combiner {key!r}; {did_you_mean(str(key), COMBINERS)}")
+    valid = [f.name for f in fields(COMBINERS[key]) if f.init]
+    for name in params:
+        if name not in valid:
+            raise CombinerError(f"{key}: unknown parameter {name!r}; {did_you_mean(name, valid)}")
+    return COMBINERS[key](**params)
+
+
+def from_state(state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Combiner:
+    """The fitted combiner that `Combiner.get_state` described: the same predictions, bit for bit.
+
+    Raises:
+        CombinerError: the state is incomplete, or of a combiner that is unknown here.
+    """
+    missing = [name for name in ("combiner", "params", "members", "classes") if name not in state]
+    if missing:
+        raise CombinerError(f"combiner state lacks {missing}; found {sorted(state)}")
+    combiner = make_combiner(state["combiner"], **state["params"])
+    return combiner.restore(state["members"], state["classes"], arrays)

@@ -1,0 +1,57 @@
+"""Bagged selection (Caruana, Munson & Niculescu-Mizil 2006, "Getting the most out of ensemble selection")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..metrics import get_metric
+from .base import Fold, Labels, Proba, WeightedMean
+from .greedy import greedy_weights
+
+
+@dataclass(eq=False, kw_only=True)
+class Bagging(WeightedMean):
+    """Greedy selection in many bags, each of drawn rows and drawn members; the weights are averaged.
+
+    A member that wins by luck on some rows wins few bags, so the weights overfit less than those of one
+    selection. The paper draws members only; rows are drawn too (with replacement, as many as there are), so
+    that a bag also varies where the library is small.
+
+    Attributes:
+        metric: what each bag optimises, a key of `METRICS`.
+        bags: number of bags, 1 or more.
+        rounds: rounds of selection in a bag, 1 or more.
+        member_share: share of the members a bag draws, without replacement, in (0, 1]; rounded up.
+        seed: of the draws.
+    """
+
+    name: ClassVar[str] = "bagging"
+
+    metric: str = "log_loss"
+    bags: int = 20
+    rounds: int = 25
+    member_share: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_metric(self.metric)
+        self._require("bags", int, 1)
+        self._require("rounds", int, 1)
+        self._require("member_share", (int, float), 1e-9, 1)
+        self._require("seed", int, 0)
+
+    def _fit(self, proba: Proba, labels: Labels, fold: Fold) -> None:  # noqa: ARG002
+        rng = np.random.default_rng(self.seed)
+        metric = get_metric(self.metric)
+        n_members, n_samples, _ = proba.shape
+        n_drawn = int(np.ceil(self.member_share * n_members))
+        total = np.zeros(n_members)
+        for _ in range(self.bags):
+            members = np.sort(rng.choice(n_members, n_drawn, replace=False))
+            rows = rng.integers(n_samples, size=n_samples)
+            total[members] += greedy_weights(proba[np.ix_(members, rows)], labels[rows], metric, self.rounds)
+        self.weights_ = total / self.bags

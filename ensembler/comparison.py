@@ -1,0 +1,189 @@
+"""The comparison alone: combiners over out-of-fold predictions, and the leaderboard that comes of them.
+
+It needs a store and Predictions, whoever made them; neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .combiners import Combiner, from_state, make_combiner
+from .errors import CombinerError, StoreError
+from .evaluation.cost import Cost
+from .evaluation.cross_fit import CrossFit, cross_fit
+from .evaluation.leaderboard import Leaderboard, build_leaderboard
+from .metrics import Metric, get_metric
+from .predictions import Predictions
+from .store import RunStore
+
+#: What is combined when nobody says otherwise.
+DEFAULT_ENSEMBLES: tuple[tuple[str, dict[str, Any]], ...] = tuple(
+    (name, {}) for name in ("mean", "greedy", "bagging", "boosting", "stacking")
+)
+
+Entries = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+def start_bare_run(
+    store: RunStore, source: Path, metric: str, entries: Entries = DEFAULT_ENSEMBLES
+) -> Predictions:
+    """Fills a new run from predictions that came from elsewhere.
+
+    Raises:
+        PredictionsError: naming the file and what is wrong in it; nothing is written then.
+        RunMismatchError: the run holds other predictions.
+    """
+    oof, test = Predictions.load(source)
+    fingerprint = _fingerprint(oof)
+    store.claim({"predictions": fingerprint})
+    store.write_predictions(oof, test)
+    store.update_manifest(
+        name=store.name,
+        metric=metric,
+        ensembles=[[name, dict(options)] for name, options in entries],
+        classes=list(oof.classes),
+        source=source.name,
+    )
+    return oof
+
+
+def combine(store: RunStore) -> list[CrossFit]:
+    """Cross-fits every combiner of the run and stores the fitted ones.
+
+    Raises:
+        StoreError, PredictionsError: the sweep is not complete.
+    """
+    predictions = store.predictions()
+    metric = get_metric(store.manifest()["metric"])
+    fits = []
+    for name, options in _entries(store):
+        fit = cross_fit(_make(name, options, metric), predictions, metric, name)
+        state, arrays = fit.combiner.get_state()
+        scores = {"in_sample": fit.in_sample, "score": fit.score, "optimism": fit.optimism}
+        store.write_ensemble(name, {**state, "scores": scores}, arrays, fit.predictions)
+        store.event("ensemble", name=name, **scores)
+        fits.append(fit)
+    store.prune_ensembles({fit.name for fit in fits})
+    return fits
+
+
+def load_fits(store: RunStore, predictions: Predictions) -> list[CrossFit]:
+    """The stored results of `combine`.
+
+    Raises:
+        StoreError: an ensemble of the config is missing, or was made from other members.
+    """
+    fits = []
+    for name, _ in _entries(store):
+        state, arrays, proba = store.ensemble(name)
+        combiner = _restore(state, arrays)
+        if set(combiner.members_) != set(predictions.members) or proba.shape != predictions.proba.shape[1:]:
+            raise StoreError(f"{store.path}: ensemble {name!r} is of other members; run `ensembler combine` again")
+        fits.append(
+            CrossFit(
+                name=name,
+                predictions=predictions.with_proba(proba, [name]),
+                combiner=combiner,
+                **state["scores"],
+            )
+        )
+    return fits
+
+
+def compare(store: RunStore, fits: Sequence[CrossFit] | None = None) -> Leaderboard:
+    """Builds the leaderboard from what the run holds, and stores it.
+
+    Test scores are filled in where test predictions have been made; no row's place depends on them.
+    """
+    manifest = store.manifest()
+    predictions = store.predictions()
+    metric = get_metric(manifest["metric"])
+    if fits is None:
+        fits = load_fits(store, predictions)
+    board = build_leaderboard(
+        predictions,
+        fits,
+        metric,
+        costs={name: Cost(**cost) for name, cost in manifest.get("costs", {}).items()},
+        groups=_groups(store),
+        test=_test_scores(store, fits, metric),
+        details=manifest.get("details", {}),
+        failed=manifest.get("failed", []),
+    )
+    store.write_leaderboard(board.to_records())
+    return board
+
+
+def read_leaderboard(store: RunStore) -> Leaderboard:
+    """The stored leaderboard; rebuilt when it is missing."""
+    records = store.require().leaderboard()
+    if records is None:
+        return compare(store)
+    return Leaderboard.from_records(records, failed=store.manifest().get("failed", []))
+
+
+def restored_combiner(store: RunStore, name: str) -> Combiner:
+    """The fitted combiner of a stored ensemble."""
+    state, arrays, _ = store.ensemble(name)
+    return _restore(state, arrays)
+
+
+def copy_tables(store: RunStore, board: Leaderboard, folder: Path) -> None:
+    """Writes the leaderboard as CSV and JSON into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "leaderboard.csv").write_text(board.to_csv(), encoding="utf-8")
+    (folder / "leaderboard.json").write_text(board.to_json() + "\n", encoding="utf-8")
+    if (store.path / "config.yaml").exists():
+        shutil.copyfile(store.path / "config.yaml", folder / "config.yaml")
+
+
+def _entries(store: RunStore) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, options) for name, options in store.manifest()["ensembles"]]
+
+
+def _make(name: str, options: Mapping[str, Any], metric: Metric) -> Combiner:
+    """A combiner that optimises the run's metric, where it optimises one and the config does not say which."""
+    defaults = make_combiner(name).get_params()
+    own = {"metric": metric.name} if "metric" in defaults else {}
+    return make_combiner(name, **(own | dict(options)))
+
+
+def _restore(state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Combiner:
+    try:
+        return from_state(state, arrays)
+    except CombinerError as error:
+        raise StoreError(f"stored ensemble: {error}; run `ensembler combine` again") from error
+
+
+def _test_scores(store: RunStore, fits: Sequence[CrossFit], metric: Metric) -> dict[str, float] | None:
+    test = store.test_predictions()
+    if test is None:
+        return None
+    scores = {name: metric(test.labels, test.proba[i]) for i, name in enumerate(test.members)}
+    for fit in fits:
+        if set(fit.combiner.members_) <= set(test.members):
+            scores[fit.name] = metric(test.labels, fit.combiner.predict(test.select(fit.combiner.members_)).proba[0])
+    return scores
+
+
+def _groups(store: RunStore) -> NDArray[Any] | None:
+    if store.bare_predictions() is not None:
+        return None
+    table = store.table()
+    table = table[table["split"] == "oof"]
+    return table["group"].to_numpy(str) if table["group"].notna().all() and len(table) else None
+
+
+def _fingerprint(predictions: Predictions) -> str:
+    import hashlib
+
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(arrays := predictions.arrays()):
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,339 @@
+"""YAML to validated, frozen settings; every error names the file, the line, the field and the way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigError, did_you_mean
+from .training.candidate import Recipe
+
+#: A config is a page of text; anything larger is not one.
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _seconds(value: Any) -> Any:
+    """`30m`, `2h`, `90s`, or a number of seconds."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", value)
+        if not match:
+            raise ValueError("expected a duration such as 90s, 30m or 2h")
+        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+    return value
+
+
+def _named(value: Any) -> Any:
+    """`name` or `{name: {option: value}}` to `{"name": ..., **options}`."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, Mapping) and len(value) == 1:
+        name, options = next(iter(value.items()))
+        if options is None or isinstance(options, Mapping):
+            return {"name": str(name), **(options or {})}
+    raise ValueError("expected a name, or a name with its options as {name: {option: value}}")
+
+
+class DataSettings(_Settings):
+    """Where the images are and how they are read.
+
+    Attributes:
+        source: class folders, a CSV or Parquet manifest, `digits`, or `torchvision:<Dataset>`.
+        test: a second source, a fraction, or None; no step reads it until the winner is chosen.
+        image_size: side in pixels to which every image is decoded.
+        label, path, group: columns of a manifest; images of one group never straddle folds.
+        unreadable: what a file that does not decode does: `fail`, or `skip` and be listed.
+    """
+
+    source: str
+    test: str | float | None = None
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 224
+    label: str = "label"
+    path: str = "path"
+    group: str | None = None
+    unreadable: Literal["fail", "skip"] = "fail"
+
+
+class FoldSettings(_Settings):
+    """Cross-validation: `k` folds, stratified, grouped where there are groups, or predefined in a column."""
+
+    k: Annotated[int, Field(ge=2, le=100)] = 5
+    seed: Annotated[int, Field(ge=0)] = 0
+    stratify: bool = True
+    group: str | None = None
+    predefined: str | None = None
+    monitor: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
+
+
+class BackboneSettings(_Settings):
+    """A timm backbone and the weights it starts from."""
+
+    name: str
+    weights: str = "pretrained"
+
+
+class SearchSettings(_Settings):
+    """The search for recipes on one fold.
+
+    Attributes:
+        trials: how many candidates are tried, the default recipe of every backbone first.
+        epochs: of each trial and of the candidates that come out of it.
+        algorithm: `random` and `grid` are decided by the seed; `optuna` learns from what has finished.
+        scheduler: `asha` stops the weak early, by order of arrival; `none` lets every trial end.
+        seed: of the sampling.
+        space: overrides of the search space: `{lr: {low: 1e-4, high: 1e-2, log: true}, augment: [0, 1]}`.
+    """
+
+    trials: Annotated[int, Field(ge=1, le=100_000)] = 12
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 8
+    algorithm: Literal["optuna", "random", "grid"] = "optuna"
+    scheduler: Literal["asha", "none"] = "asha"
+    seed: Annotated[int, Field(ge=0)] = 0
+    space: dict[str, Any] = {}
+
+
+class ResourceSettings(_Settings):
+    """What one trial takes; `None` lets the machine decide."""
+
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    gpus: Annotated[float, Field(ge=0)] | None = None
+
+
+class NumericsSettings(_Settings):
+    """Pinned arithmetic of training."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = True
+
+
+class CombinerSettings(BaseModel):
+    """A combiner by name; other keys are its hyperparameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Hyperparameters given in the config."""
+        return dict(self.model_extra or {})
+
+
+Named = BeforeValidator(_named)
+
+
+class Config(_Settings):
+    """One experiment; see `docs/configuration.md` for every key.
+
+    Raises:
+        ConfigError: from `load`, for a file that is not a valid config.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    data: DataSettings
+    folds: FoldSettings = FoldSettings()
+    metric: str = "log_loss"
+    backbones: Annotated[list[Annotated[BackboneSettings, Named]], Field(min_length=1)]
+    strategies: Annotated[list[str], Field(min_length=1)] = ["lp-ft"]
+    recipe: dict[str, Any] = {}
+    screen: bool = True
+    search: SearchSettings | None = SearchSettings()
+    keep: Annotated[int, Field(ge=1)] = 6
+    ensembles: list[Annotated[CombinerSettings, Named]] = [
+        CombinerSettings(name=name) for name in ("mean", "greedy", "bagging", "boosting", "stacking")
+    ]
+    budget: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0)] = None
+    resources: ResourceSettings = ResourceSettings()
+    numerics: Literal["auto"] | NumericsSettings = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    _base_dir: Path = Path()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("resources") == "auto":
+            return {**values, "resources": {}}
+        return values
+
+    @property
+    def base_dir(self) -> Path:
+        """Folder of the file: what relative paths are relative to."""
+        return self._base_dir
+
+    @classmethod
+    def load(cls, path: str | Path) -> Config:
+        """Reads and validates a file.
+
+        Raises:
+            ConfigError: one line, `file:line field: what; the way out`.
+        """
+        path = Path(path)
+        try:
+            if path.stat().st_size > MAX_CONFIG_BYTES:
+                raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes; this is no config")
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file; give the path of a config in YAML") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        return cls.parse(text, path)
+
+    @classmethod
+    def parse(cls, text: str, path: Path) -> Config:
+        """Validates the text of a config; `path` names it in errors and anchors relative paths."""
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            lines = dict(_lines(node, path)) if node is not None else {}
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f"{path}:{mark.line + 1}" if mark else str(path)
+            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+            raise ConfigError(f"{where}: not valid YAML: {problem}") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: holds {type(values).__name__}; expected keys and values such as `name: x`")
+        try:
+            config = cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(_explain(error, lines, path, cls)) from error
+        config._base_dir = path.resolve().parent
+        config._check_names(lines, path)
+        return config
+
+    def _check_names(self, lines: Mapping[tuple[Any, ...], int], path: Path) -> None:
+        """Names that live in a table: combiners, metrics, strategies, hyperparameters, the space."""
+        from .combiners import COMBINERS, make_combiner
+        from .errors import CombinerError
+        from .metrics import METRICS
+        from .training.strategies import STRATEGIES
+
+        def fail(loc: tuple[Any, ...], message: str) -> None:
+            raise ConfigError(f"{_where(loc, lines, path)}: {message}")
+
+        def known(loc: tuple[Any, ...], kind: str, name: str, valid: Sequence[str]) -> None:
+            if name not in valid:
+                fail(loc, f"unknown {kind} {name!r}; {did_you_mean(name, valid)}")
+
+        known(("metric",), "metric", self.metric, list(METRICS))
+        for i, strategy in enumerate(self.strategies):
+            known(("strategies", i), "strategy", strategy, list(STRATEGIES))
+        seen: set[str] = set()
+        for i, entry in enumerate(self.ensembles):
+            known(("ensembles", i), "combiner", entry.name, list(COMBINERS))
+            try:
+                make_combiner(entry.name, **entry.options)
+            except (CombinerError, TypeError, ValueError) as error:
+                fail(("ensembles", i), str(error))
+            if entry.name in seen:
+                fail(("ensembles", i), f"combiner {entry.name!r} appears twice; give each once")
+            seen.add(entry.name)
+        fields = list(Recipe.__dataclass_fields__)
+        for key, value in self.recipe.items():
+            known(("recipe", key), "hyperparameter", key, fields)
+            _check_type(("recipe", key), value, getattr(Recipe(), key), fail)
+        for key in self.search.space if self.search else ():
+            known(("search", "space", key), "hyperparameter", key, fields)
+        names = [(b.name, b.weights) for b in self.backbones]
+        for i, pair in enumerate(names):
+            if pair in names[:i]:
+                fail(("backbones", i), f"backbone {pair[0]!r} with weights {pair[1]!r} appears twice")
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting, defaults written out, relative paths made absolute: what the run directory keeps."""
+        values = self.model_dump(mode="json")
+        values["backbones"] = [
+            {b.name: {"weights": _absolute(b.weights, self.base_dir)}} for b in self.backbones
+        ]
+        values["ensembles"] = [{e.name: e.options} if e.options else e.name for e in self.ensembles]
+        for key in ("source", "test"):
+            if isinstance(values["data"][key], str):
+                values["data"][key] = _absolute(values["data"][key], self.base_dir)
+        return values
+
+
+def _absolute(value: str, base_dir: Path) -> str:
+    candidate = base_dir / value
+    return str(candidate.resolve()) if candidate.exists() else value
+
+
+def _check_type(loc: tuple[Any, ...], value: Any, default: Any, fail: Any) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            fail(loc, f"{value!r}; expected true or false")
+    elif not number or (isinstance(default, int) and value != int(value)):
+        fail(loc, f"{value!r}; expected {'a whole number' if isinstance(default, int) else 'a number'}")
+    elif value < 0:
+        fail(loc, f"{value!r}; expected 0 or more")
+
+
+# ---------------------------------------------------------------------- errors with lines
+
+
+def _lines(node: yaml.Node, path: Path, loc: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], int]]:
+    """(location, line) of every node; refuses a key given twice, which YAML would let win silently."""
+    yield loc, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise ConfigError(f"{path}:{key.start_mark.line + 1} {name}: given twice; keep one")
+            seen.add(name)
+            for inner, line in _lines(value, path, (*loc, name)):
+                yield inner, key.start_mark.line + 1 if inner == (*loc, name) else line
+    elif isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            yield from _lines(item, path, (*loc, i))
+
+
+def _where(loc: tuple[Any, ...], lines: Mapping[tuple[Any, ...], int], path: Path) -> str:
+    known = loc
+    while known and known not in lines:
+        known = known[:-1]
+    field = ".".join(str(part) for part in loc)
+    return f"{path}:{lines.get(known, 1)} {field}".rstrip()
+
+
+def _explain(
+    error: ValidationError, lines: Mapping[tuple[Any, ...], int], path: Path, model: type[BaseModel]
+) -> str:
+    problem = error.errors(include_url=False)[0]
+    loc = tuple(part for part in problem["loc"] if part != "literal['auto']" and not _is_type_tag(part))
+    where = _where(loc, lines, path)
+    if problem["type"] == "extra_forbidden":
+        valid = _fields_at(model, loc[:-1])
+        return f"{where}: unknown key; {did_you_mean(str(loc[-1]), valid)}"
+    if problem["type"] == "missing":
+        return f"{where}: missing; this key is required"
+    message = problem["msg"].removeprefix("Value error, ")
+    value = problem.get("input")
+    shown = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
+    return f"{where}: {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _is_type_tag(part: Any) -> bool:
+    return isinstance(part, str) and (part in ("str", "float", "int") or part.endswith("Settings"))
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    """Valid keys of the settings class that a location leads to."""
+    by_field: dict[str, type[BaseModel]] = {
+        "data": DataSettings,
+        "folds": FoldSettings,
+        "search": SearchSettings,
+        "resources": ResourceSettings,
+        "numerics": NumericsSettings,
+        "backbones": BackboneSettings,
+    }
+    found = by_field.get(str(loc[0]), model) if loc else model
+    return [name for name in found.model_fields if name != "name" or found is model]

@@ -1,0 +1,2 @@
+"""Honest scores and what follows from them: cross-fitting, significance, calibration, diversity, cost,
+leaderboard."""

@@ -1,0 +1,205 @@
+"""The leaderboard: one row a single model or ensemble, with the numbers everybody reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from ..metrics import METRICS, Metric
+from ..predictions import Predictions
+from .cost import Cost
+from .cross_fit import CrossFit
+from .significance import (
+    bootstrap_scores,
+    bootstrap_weights,
+    holm,
+    includes_zero,
+    interval,
+    paired_p_value,
+)
+from .tables import latex_table, text_table
+from .verdict import Verdict, judge
+
+#: Columns that come from `details`, for single models.
+DETAILS = ("backbone", "strategy", "weights", "note")
+
+#: Columns of the frame, in order. The numbers of a cost and of a test are missing where they are not known.
+COLUMNS = (
+    "name", "kind", "members", "metric", "cv", "cv_low", "cv_high", "fold_scores", "test",
+    "accuracy", "log_loss", "ece", "delta_best_single", "delta_low", "delta_high", "p_value",
+    "tied_with_best", "optimism", "latency_ms", "params", "train_s", *DETAILS,
+)  # fmt: skip
+
+_FLOATS = (
+    "cv", "cv_low", "cv_high", "test", "accuracy", "log_loss", "ece", "delta_best_single",
+    "delta_low", "delta_high", "p_value", "optimism", "latency_ms", "train_s",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """Single models and ensembles, best first.
+
+    Attributes:
+        frame: one row each, columns `COLUMNS` and any further details. `kind` is "single" or "ensemble";
+            `members` and `fold_scores` hold lists; `cv` is the metric over all out-of-fold rows with its 95 %
+            interval; `delta_*` and `p_value` (Holm-corrected) compare with the best single model, positive is
+            better.
+        failed: candidates that have no row, each a mapping with its name and what went wrong.
+    """
+
+    frame: pd.DataFrame
+    failed: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def from_records(
+        cls, records: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]] = ()
+    ) -> Leaderboard:
+        """The leaderboard whose `to_records` these are."""
+        further = [key for key in dict.fromkeys(k for r in records for k in r) if key not in COLUMNS]
+        frame = pd.DataFrame([dict(r) for r in records], columns=[*COLUMNS, *further])
+        types: dict[str, Any] = dict.fromkeys(_FLOATS, "float64") | {
+            "params": "Int64",
+            "tied_with_best": "bool",
+        }
+        return cls(frame.astype(types), tuple(failed))
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """A list of plain dicts, best first; what is missing is None."""
+        return [
+            {str(key): _plain(value) for key, value in row.items()}
+            for row in self.frame.astype(object).to_dict("records")
+        ]
+
+    def to_json(self) -> str:
+        """The records as a JSON list."""
+        return json.dumps(self.to_records(), indent=2, ensure_ascii=False, allow_nan=False)
+
+    def to_csv(self) -> str:
+        """One line a row; the entries of a list are separated by semicolons."""
+        frame = self.frame.copy()
+        for column in ("members", "fold_scores"):
+            frame[column] = [
+                ";".join("" if v is None else str(v) for v in _plain(row)) for row in frame[column]
+            ]
+        return frame.to_csv(index=False)
+
+    def to_latex(self) -> str:
+        """A `tabular` for the booktabs package."""
+        return latex_table(self.to_records())
+
+    def to_table(self, width: int = 100) -> str:
+        """Plain text of at most `width` columns; columns that do not fit are left out, names never are."""
+        return text_table(self.to_records(), width)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Is the best ensemble better than the best single model, and what does it cost?"""
+        return judge(self.to_records(), self.failed)
+
+
+def build_leaderboard(
+    predictions: Predictions,
+    cross_fits: Sequence[CrossFit],
+    metric: Metric,
+    *,
+    costs: Mapping[str, Cost] | None = None,
+    groups: ArrayLike | None = None,
+    test: Mapping[str, float] | None = None,
+    details: Mapping[str, Mapping[str, Any]] | None = None,
+    failed: Sequence[Mapping[str, Any]] = (),
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> Leaderboard:
+    """Scores and compares single models and ensembles over the same out-of-fold rows.
+
+    Args:
+        predictions: out-of-fold rows of the single models.
+        cross_fits: ensembles over them, see `cross_fit`.
+        metric: that ranks the rows.
+        costs: of the single models, by name; an ensemble costs the total of the members it uses.
+        groups: (samples,), rows of one group are resampled together.
+        test: score on the test split, by row name.
+        details: further columns of the single models, by name.
+        failed: candidates without predictions, each a mapping with its name and what went wrong.
+        n_boot: resamples behind every interval and p-value.
+        seed: of the resamples.
+
+    Raises:
+        PredictionsError: an ensemble is over other rows than `predictions`, or bears the name of another row.
+    """
+    everything = Predictions.concat([predictions, *(c.predictions for c in cross_fits)])
+    ensembles = {c.name: c for c in cross_fits}
+    labels = everything.labels
+    scores = np.array([metric(labels, slab) for slab in everything.proba])
+    weights = bootstrap_weights(everything.n_samples, n_boot, seed, groups)
+    resampled = bootstrap_scores(everything, metric, weights)
+
+    # Stable, and singles come first: a single model wins a draw against an ensemble.
+    ranking = np.argsort(-metric.sign * scores, kind="stable")
+    best, best_single = ranking[0], ranking[ranking < predictions.n_members][0]
+    to_single = metric.improvement(resampled, resampled[best_single])
+    to_best = metric.improvement(resampled, resampled[best])
+    deltas = metric.improvement(scores, scores[best_single])
+    others = [row for row in ranking if row != best_single]
+    p_values = dict(
+        zip(others, holm([paired_p_value(deltas[row], to_single[row]) for row in others]), strict=True)
+    )
+
+    records = []
+    for row in ranking:
+        name, slab = everything.members[row], everything.proba[row]
+        ensemble = ensembles.get(name)
+        members = ensemble.combiner.used_members_ if ensemble else (name,)
+        cost = Cost.total((costs or {}).get(m, Cost()) for m in members)
+        cv_low, cv_high = interval(resampled[row])
+        delta_low, delta_high = interval(to_single[row])
+        records.append(
+            {
+                "name": name,
+                "kind": "ensemble" if ensemble else "single",
+                "members": list(members),
+                "metric": metric.name,
+                "cv": scores[row],
+                "cv_low": cv_low,
+                "cv_high": cv_high,
+                "fold_scores": [
+                    metric(labels[everything.fold == fold], slab[everything.fold == fold])
+                    for fold in everything.folds
+                ],
+                "test": (test or {}).get(name),
+                "accuracy": METRICS["accuracy"](labels, slab),
+                "log_loss": METRICS["log_loss"](labels, slab),
+                "ece": METRICS["ece"](labels, slab),
+                "delta_best_single": deltas[row],
+                "delta_low": delta_low,
+                "delta_high": delta_high,
+                "p_value": p_values.get(row),
+                "tied_with_best": includes_zero(*interval(to_best[row])),
+                "optimism": ensemble.optimism if ensemble else None,
+                "latency_ms": cost.latency_ms,
+                "params": cost.params,
+                "train_s": cost.train_s,
+                **dict.fromkeys(DETAILS),
+                **(details or {}).get(name, {}),
+            }
+        )
+    return Leaderboard.from_records(records, failed)
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types; NaN and NA become None."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
+        return None
+    return value

@@ -1,0 +1,399 @@
+"""An experiment: a config and the run directory that it fills, stage by stage.
+
+    prepare -> sweep -> combine -> compare -> test
+
+Each stage reads what the one before it left in the store, so each can be run again by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import comparison
+from .config import Config
+from .data import load_table
+from .data.cache import DecodedImages, build_cache
+from .errors import BundleError, ConfigError, DataError, EnsemblerError
+from .folds import Folds, make_folds
+from .predictions import Predictions
+from .store import RunStore, machine
+from .training.candidate import Candidate, TrainingData, digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .evaluation.leaderboard import Leaderboard
+    from .tuning.execute import Observer
+    from .tuning.sweep import ReadyBackbone
+
+
+def cache_dir() -> Path:
+    """Where decoded pixels and downloaded data sets are kept for every run: $ENSEMBLER_CACHE or ~/.cache/ensembler."""
+    return Path(os.environ.get("ENSEMBLER_CACHE") or Path.home() / ".cache" / "ensembler")
+
+
+class Experiment:
+    """A config and its run.
+
+    >>> experiment = Experiment.from_config("configs/quickstart.yaml")     # doctest: +SKIP
+    >>> experiment.run().verdict.sentence                                  # doctest: +SKIP
+    'mean beats the best single model ...'
+
+    Args:
+        config: validated settings.
+        store: the run directory.
+    """
+
+    def __init__(self, config: Config, store: RunStore) -> None:
+        self.config = config
+        self.store = store
+
+    @classmethod
+    def from_config(cls, path: str | Path, run: str | Path | None = None) -> Experiment:
+        """The experiment of a config file; its run is `runs/<name>` unless told otherwise.
+
+        Raises:
+            ConfigError: naming file, line and field.
+        """
+        config = Config.load(path)
+        return cls(config, RunStore(run or Path("runs") / config.name))
+
+    @classmethod
+    def from_run(cls, run: str | Path) -> Experiment:
+        """The experiment that filled a run directory.
+
+        Raises:
+            StoreError: no run there.
+            ConfigError: a run made from bare predictions has no config.
+        """
+        store = RunStore(run).require()
+        file = store.path / "config.yaml"
+        if not file.exists():
+            raise ConfigError(f"{store.path}: made from bare predictions, so there is nothing to train or export")
+        return cls(Config.load(file), store)
+
+    # ------------------------------------------------------------------ what a user calls
+
+    def run(self, observer: Observer | None = None) -> Leaderboard:
+        """All the stages; run again to resume.
+
+        Raises:
+            EnsemblerError: whatever the user can mend, before anything is half-written.
+        """
+        with self.store.lock():
+            self._sweep(observer)
+            fits = self._combine()
+            return self._compare(fits)
+
+    def sweep(self, observer: Observer | None = None) -> None:
+        """Trains whatever is missing, and no more."""
+        with self.store.lock():
+            self._sweep(observer)
+
+    def predictions(self) -> Predictions:
+        """Out-of-fold predictions of every candidate."""
+        return self.store.predictions()
+
+    def leaderboard(self) -> pd.DataFrame:
+        """The leaderboard, best first; columns as in `docs/leaderboard.md`."""
+        return comparison.read_leaderboard(self.store).frame
+
+    def export(self, path: str | Path | None = None, ensemble: str | None = None) -> Path:
+        """Writes a row of the leaderboard as a bundle, the recommended one unless told otherwise.
+
+        Raises:
+            BundleError: no such row, or the target is something else.
+        """
+        from .bundle.export import MemberSource, write_bundle
+        from .training.backbone import describe
+
+        board = comparison.read_leaderboard(self.store)
+        name = ensemble or board.verdict.winner
+        rows = {row["name"]: row for row in board.to_records()}
+        if name not in rows:
+            raise BundleError(f"{name!r}: no such row on the leaderboard; there are {', '.join(rows)}")
+        manifest = self.store.manifest()
+        combiner = None
+        names: Sequence[str] = [name]
+        if rows[name]["kind"] == "ensemble":
+            combiner = comparison.restored_combiner(self.store, name).pruned()
+            names = combiner.members_
+        candidates = {c.name: c for c in self._candidates()}
+        members = [
+            MemberSource(
+                name=member,
+                architecture=candidates[member].backbone,
+                weights=candidates[member].weights,
+                licence=describe(candidates[member].backbone).licence,
+                member=self._member(candidates[member]),
+                folds=[
+                    (cell.path / "model.safetensors", cell.temperature)
+                    for cell in (self.store.cell(candidates[member].id, f) for f in range(manifest["k"]))
+                ],
+            )
+            for member in names
+        ]
+        return write_bundle(
+            Path(path) if path else Path("bundles") / f"{self.config.name}-{name}",
+            experiment=self.config.name,
+            row=rows[name],
+            verdict=board.verdict.sentence,
+            classes=manifest["classes"],
+            image_size=self.config.data.image_size,
+            members=members,
+            combiner=combiner,
+            data={
+                "images": manifest["images"],
+                "test_images": manifest["test_images"],
+                "fingerprint": manifest["identity"]["fingerprint"],
+                "image_size": self.config.data.image_size,
+                "k": manifest["k"],
+            },
+            versions=manifest["machine"]["versions"],
+        )
+
+    # ------------------------------------------------------------------ stages, under the lock
+
+    def _sweep(self, observer: Observer | None) -> None:
+        from .metrics import get_metric
+        from .tuning.progress import Observers, progress_for
+        from .tuning.sweep import Sweep
+
+        began = time.monotonic()
+        backbones = self._find_backbones()
+        images, folds = self._prepare(backbones)
+        data = TrainingData(
+            pixels=images.oof,
+            labels=images.table.oof.labels,
+            classes=images.table.classes,
+            folds=tuple((f.train, f.monitor, f.holdout) for f in folds),
+            fingerprint=images.table.fingerprint,
+            weights_files={b.weights.label: b.weights.file for b in backbones if b.weights.file},
+            features=self.store.features,
+            metric=self.config.metric,
+        )
+        with self.store.stage("sweep"), progress_for(get_metric(self.config.metric)) as progress:
+            watchers = [progress, EventWriter(self.store), *([observer] if observer else [])]
+            sweep = Sweep(self.config, data, backbones, self.store, Observers(watchers), began)
+            result = sweep.run()
+        notes = {(b.name, b.weights.label): b.weights.note for b in backbones}
+        self.store.update_manifest(
+            candidates=[c.to_dict() for c in result.candidates],
+            failed=result.failed,
+            details={
+                c.name: {
+                    "backbone": c.backbone,
+                    "strategy": c.strategy,
+                    "weights": c.weights,
+                    "note": notes.get((c.backbone, c.weights), ""),
+                }
+                for c in result.candidates
+            },
+        )
+
+    def _combine(self) -> list[Any]:
+        with self.store.stage("combine"):
+            return comparison.combine(self.store)
+
+    def _compare(self, fits: Sequence[Any] | None = None) -> Leaderboard:
+        with self.store.stage("compare"):
+            board = comparison.compare(self.store, fits)  # the winner is chosen here, before any test row is read
+        with self.store.stage("test"):
+            if self._deploy():
+                board = comparison.compare(self.store, fits)
+        return board
+
+    # ------------------------------------------------------------------ pieces
+
+    def _find_backbones(self) -> list[ReadyBackbone]:
+        from .training.backbone import describe, find_weights
+        from .tuning.sweep import ReadyBackbone
+
+        ready = []
+        for setting in self.config.backbones:
+            info = describe(setting.name)
+            weights = find_weights(setting.name, setting.weights, self.config.base_dir)
+            if weights.note:
+                print(f"warning: {setting.name}: {weights.note}", file=sys.stderr)
+            ready.append(ReadyBackbone(setting.name, weights, info))
+        return ready
+
+    def _prepare(self, backbones: Sequence[ReadyBackbone]) -> tuple[DecodedImages, Folds]:
+        """Images decoded, folds made, weights tried; only then is anything of the run written."""
+        from .training.backbone import create
+
+        images = self.images()
+        table = images.table
+        settings = self.config.folds
+        folds = make_folds(
+            table.oof.labels,
+            settings.k,
+            settings.seed,
+            groups=table.oof.groups,
+            predefined=table.oof.fold,
+            stratify=settings.stratify,
+            monitor_fraction=settings.monitor,
+            class_names=table.classes,
+        )
+        for backbone in backbones:
+            if backbone.weights.file is not None:
+                create(backbone.name, len(table.classes), backbone.weights.file, image_size=self.config.data.image_size)
+        identity = {
+            "fingerprint": table.fingerprint,
+            "folds": digest([[list(map(int, part)) for part in (f.train, f.monitor, f.holdout)] for f in folds]),
+            "image_size": self.config.data.image_size,
+            "seed": self.config.seed,
+        }
+        self.store.claim(identity)
+        self.store.write_config(self.config.resolved())
+        frame = table.frame.copy()
+        frame.loc[frame["split"] == "oof", "fold"] = folds.assignment
+        self.store.write_table(frame[["id", "path", "label", "group", "split", "fold"]])
+        self.store.update_manifest(
+            name=self.config.name,
+            metric=self.config.metric,
+            ensembles=[[e.name, e.options] for e in self.config.ensembles],
+            classes=list(table.classes),
+            k=len(folds),
+            images=len(table.oof),
+            test_images=len(table.test),
+            unreadable=[list(row) for row in images.unreadable],
+            weights_files={b.weights.label: str(b.weights.file) for b in backbones if b.weights.file},
+            machine=machine(),
+            commit=_commit(self.config.base_dir),
+        )
+        return images, folds
+
+    def images(self) -> DecodedImages:
+        """The experiment's images, decoded or found decoded.
+
+        Raises:
+            DataError: naming file, row or class.
+        """
+        data, folds = self.config.data, self.config.folds
+        table = load_table(
+            data.source,
+            test=data.test,
+            base_dir=self.config.base_dir,
+            cache_dir=cache_dir(),
+            label=data.label,
+            path=data.path,
+            group=data.group or folds.group,
+            fold=folds.predefined,
+            seed=folds.seed,
+        )
+        images = build_cache(table, data.image_size, cache_dir() / "pixels", unreadable=data.unreadable)
+        for image_id, reason in images.unreadable:
+            print(f"warning: skipped {image_id}: {reason}", file=sys.stderr)
+        return images
+
+    def _candidates(self) -> list[Candidate]:
+        return [Candidate.from_dict(c) for c in self.store.manifest().get("candidates", [])]
+
+    def _member(self, candidate: Candidate) -> Any:
+        from .bundle.build import build_member
+
+        manifest = self.store.manifest()
+        files = {label: Path(file) for label, file in manifest["weights_files"].items()}
+        return build_member(
+            self.store, candidate, manifest["k"], manifest["classes"], self.config.data.image_size, files
+        )
+
+    def _deploy(self) -> bool:
+        """Measures every candidate as it would be deployed: latency, size, and its answers on the test split.
+
+        Returns:
+            False when nothing was new since the last time.
+        """
+        candidates = self._candidates()
+        costs: Mapping[str, Any] = self.store.manifest().get("costs", {})
+        known = self.store.test_predictions()
+        wanted = [c.name for c in candidates]
+        images = self.images() if self.config.data.test is not None else None
+        table = images.table.test if images is not None and images.test is not None else None
+        complete = set(wanted) == set(costs)
+        if complete and (table is None or (known is not None and list(known.members) == wanted)):
+            return False
+        pixels = np.load(images.test, mmap_mode="r") if images is not None and images.test is not None else None
+        new_costs, proba = {}, []
+        latency: dict[tuple[str, bool], float] = {}
+        for candidate in candidates:
+            member = self._member(candidate)
+            kind = (candidate.backbone, candidate.strategy == "probe")  # what its latency depends on
+            if kind not in latency:
+                latency[kind] = round(member.latency_ms(), 3)
+            trained = sum(self.store.cell(candidate.id, f).train_s for f in range(self.store.manifest()["k"]))
+            new_costs[candidate.name] = {
+                "latency_ms": latency[kind],
+                "params": member.params,
+                "train_s": round(trained, 3),
+            }
+            if pixels is not None:
+                proba.append(member.predict(pixels))
+        if table is not None:
+            self.store.write_test(
+                Predictions.from_arrays(
+                    np.stack(proba),
+                    table.labels,
+                    members=wanted,
+                    classes=table.classes,
+                    sample_ids=table.ids.tolist(),
+                    split="test",
+                )
+            )
+        self.store.update_manifest(costs=new_costs)
+        return True
+
+
+class EventWriter:
+    """Writes what happens to `events.jsonl`, for the app."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+
+    def started(self, trial: Any, stage_total: int) -> None:
+        """See `Observer`."""
+        self._store.event("trial", state="started", total=stage_total, **_about(trial))
+
+    def epoch(self, trial: Any, report: Mapping[str, Any]) -> None:
+        """See `Observer`."""
+        self._store.event("epoch", **_about(trial), **report)
+
+    def ended(self, trial: Any, outcome: Any) -> None:
+        """See `Observer`."""
+        self._store.event(
+            "trial", state=outcome.status, score=outcome.score, reason=outcome.reason, **_about(trial)
+        )
+
+
+def _about(trial: Any) -> dict[str, Any]:
+    candidate = trial.job.candidate
+    return {
+        "stage": trial.stage,
+        "number": trial.number,
+        "candidate": candidate.name,
+        "backbone": candidate.backbone,
+        "fold": trial.job.fold,
+    }
+
+
+def _commit(folder: Path) -> str | None:
+    """The git commit that a config lies in, where it lies in one."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+__all__ = ["DataError", "EnsemblerError", "Experiment", "cache_dir"]

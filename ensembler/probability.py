@@ -1,0 +1,44 @@
+"""From logits to probabilities, and the one parameter that calibrates them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+#: Temperatures searched: beyond these a network says nothing, or only ever says one thing.
+TEMPERATURE_RANGE = (0.05, 20.0)
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Probabilities float32 over the last axis; computed in float64, so that rows sum to 1 within 1e-6."""
+    z = np.asarray(logits, np.float64)
+    z = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(z / z.sum(axis=-1, keepdims=True), np.float32)
+
+
+def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Log-probabilities float64 over the last axis, without the underflow of log(softmax)."""
+    z = np.asarray(logits, np.float64)
+    z = z - z.max(axis=-1, keepdims=True)
+    return np.asarray(z - np.log(np.exp(z).sum(axis=-1, keepdims=True)))
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """The temperature T that minimises the log loss of softmax(logits / T) (Guo et al. 2017).
+
+    Args:
+        logits: (rows, classes).
+        labels: (rows,) int.
+
+    Returns:
+        T within `TEMPERATURE_RANGE`; the loss is convex in 1/T, so a bounded scalar search finds its minimum.
+    """
+    rows = np.arange(len(labels))
+
+    def loss(log_t: float) -> float:
+        return float(-log_softmax(logits / np.exp(log_t))[rows, labels].mean())
+
+    low, high = np.log(TEMPERATURE_RANGE)
+    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x))

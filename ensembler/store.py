@@ -1,0 +1,470 @@
+"""The run directory, and the only place that knows its layout.
+
+    config.yaml            resolved, every default written out
+    manifest.json          identity of the run, versions, hardware, stages and their times
+    table.parquet          id, path, label, group, split, fold
+    oof.npz                bare out-of-fold predictions, in a run made from those alone
+    features/              frozen features, one file a (backbone, weights)
+    cells/<candidate>/<fold>/   result.json  proba.npy  history.parquet  model.safetensors   (whole or absent)
+    search/<number>.json   one finished trial of the search
+    ensembles/<name>/      state.json  arrays.safetensors  proba.npy
+    test.npz               the candidates on the test split, through the bundle's own path
+    leaderboard.parquet    derived; rebuilt when missing
+    events.jsonl           what happened, a line an event
+
+Nothing on disk is a pickle. Reading needs neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import yaml
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from .atomic import SCRATCH, naming, write_file, write_folder, write_json
+from .errors import RunLockedError, RunMismatchError, StoreError
+from .predictions import Predictions
+from .training.candidate import Candidate, CellJob, CellResult
+
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class StoredCell:
+    """A finished Cell without its weights.
+
+    Attributes:
+        candidate: what was trained.
+        fold: on which fold.
+        proba: float32 (holdout samples, classes).
+        temperature, score, best_epoch, train_s, params, notes: see `CellResult`.
+        key: see `CellJob.key`.
+        path: its folder.
+    """
+
+    candidate: Candidate
+    fold: int
+    proba: NDArray[np.float32]
+    temperature: float
+    score: float
+    best_epoch: int
+    train_s: float
+    params: int
+    notes: tuple[str, ...]
+    key: str
+    path: Path
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """The stored tensors."""
+        return cast("dict[str, NDArray[Any]]", load_file(self.path / "model.safetensors"))
+
+    def history(self) -> pd.DataFrame:
+        """One row an epoch; see `Epoch`."""
+        return pd.read_parquet(self.path / "history.parquet")
+
+
+class RunStore:
+    """One run directory; cheap to make, holds nothing but the path, so that workers can be sent a copy."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).resolve()
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    def exists(self) -> bool:
+        """Whether this folder is a run."""
+        return (self.path / "manifest.json").is_file()
+
+    def require(self) -> RunStore:
+        """Itself, or a StoreError when the folder is no run."""
+        if not self.exists():
+            raise StoreError(f"{self.path}: no run here (manifest.json is missing); give a run's folder")
+        return self
+
+    # ------------------------------------------------------------------ one driver at a time
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the run for one driver; the operating system lets go of it when the driver dies.
+
+        Raises:
+            RunLockedError: naming the process that holds it.
+        """
+        with naming(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            holder = self.path / ".driver.json"
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                who = _read_json(holder) if holder.exists() else {}
+                raise RunLockedError(
+                    f"{self.path}: already being worked on by process {who.get('pid', 'unknown')} on "
+                    f"{who.get('host', 'unknown')} since {who.get('since', 'unknown')}; wait, or stop it first"
+                ) from None
+        try:
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+            self._sweep_scratch()
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def _sweep_scratch(self) -> None:
+        """Removes what a killed writer left behind; only the holder of the lock may."""
+        for pattern in (f"{SCRATCH}*", f"*/{SCRATCH}*", f"*/*/{SCRATCH}*"):
+            for path in self.path.glob(pattern):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------ config, manifest, table, events
+
+    def write_config(self, resolved: Mapping[str, Any]) -> None:
+        """Writes `config.yaml`."""
+        text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
+        write_file(self.path / "config.yaml", lambda stream: stream.write(text.encode()))
+
+    def config(self) -> dict[str, Any]:
+        """The resolved config; empty for a run made from bare predictions."""
+        file = self.path / "config.yaml"
+        return yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest; empty while there is none."""
+        file = self.path / "manifest.json"
+        return _read_json(file) if file.exists() else {}
+
+    def update_manifest(self, **changes: Any) -> dict[str, Any]:
+        """Replaces some entries of the manifest and returns all of it."""
+        manifest = self.manifest() | changes
+        manifest.setdefault("version", MANIFEST_VERSION)
+        manifest.setdefault("created", time.strftime("%Y-%m-%dT%H:%M:%S"))
+        write_json(self.path / "manifest.json", manifest)
+        return manifest
+
+    def claim(self, identity: Mapping[str, Any]) -> None:
+        """Binds the run to its data, folds and seed, or checks that it is bound to the same.
+
+        Raises:
+            RunMismatchError: naming every entry that differs; Cells of other data must not be mixed.
+        """
+        known = self.manifest().get("identity")
+        if known is None:
+            self.update_manifest(identity=dict(identity))
+            return
+        now = json.loads(json.dumps(identity))
+        differs = [k for k in sorted(known.keys() | now.keys()) if known.get(k) != now.get(k)]
+        if differs:
+            shown = "; ".join(f"{k} was {known.get(k)!r}, is {now.get(k)!r}" for k in differs)
+            raise RunMismatchError(
+                f"{self.path}: made from something else: {shown}; choose another folder with -o, or undo the change"
+            )
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a stage and notes its beginning and end as events."""
+        began = time.perf_counter()
+        self.event("stage", stage=name, state="running")
+        try:
+            yield
+        except BaseException as error:
+            self.event("stage", stage=name, state="failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        seconds = round(time.perf_counter() - began, 3)
+        stages = self.manifest().get("stages", {}) | {name: seconds}
+        self.update_manifest(stages=stages)
+        self.event("stage", stage=name, state="done", seconds=seconds)
+
+    def write_table(self, frame: pd.DataFrame) -> None:
+        """Writes `table.parquet`."""
+        write_file(self.path / "table.parquet", lambda stream: frame.to_parquet(stream, index=False))
+
+    def table(self) -> pd.DataFrame:
+        """Columns id, path, label, group, split, fold."""
+        return pd.read_parquet(self.path / "table.parquet")
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Appends a line to `events.jsonl` by one write, so that a reader never sees half of it."""
+        line = json.dumps({"t": round(time.time(), 3), "kind": kind, **values}, default=str) + "\n"
+        with naming(self.path / "events.jsonl"):
+            handle = os.open(self.path / "events.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(handle, line.encode())
+            finally:
+                os.close(handle)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Every event so far, oldest first; a last line cut short by a crash is left out."""
+        file = self.path / "events.jsonl"
+        if not file.exists():
+            return []
+        lines = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    # ------------------------------------------------------------------ cells
+
+    @property
+    def features(self) -> Path:
+        """Folder of the frozen features."""
+        return self.path / "features"
+
+    def _cell_path(self, candidate_id: str, fold: int) -> Path:
+        return self.path / "cells" / candidate_id / str(fold)
+
+    def has_cell(self, job: CellJob, fingerprint: str) -> bool:
+        """Whether this very Cell is finished: same candidate, data, fold and seed."""
+        return _has_key(self._cell_path(job.candidate.id, job.fold), job.key(fingerprint))
+
+    def commit_cell(self, result: CellResult, fingerprint: str) -> bool:
+        """Stores a finished Cell by one rename; False when it was there already.
+
+        Raises:
+            StoreError: naming path and cause, with nothing half-written.
+        """
+        job = result.job
+        key = job.key(fingerprint)
+        record = {
+            "key": key,
+            "candidate": job.candidate.to_dict(),
+            "fold": job.fold,
+            "seed": job.seed,
+            "numerics": dataclasses.asdict(job.numerics),
+            "threads": job.threads,
+            "temperature": result.temperature,
+            "score": result.score,
+            "best_epoch": result.best_epoch,
+            "train_s": round(result.train_s, 3),
+            "params": result.params,
+            "notes": list(result.notes),
+        }
+        history = pd.DataFrame([dataclasses.asdict(e) for e in result.history])
+
+        def fill(folder: Path) -> None:
+            save_file(dict(result.weights), folder / "model.safetensors")
+            np.save(folder / "proba.npy", result.proba, allow_pickle=False)
+            history.to_parquet(folder / "history.parquet", index=False)
+            (folder / "result.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+
+        target = self._cell_path(job.candidate.id, job.fold)
+        return write_folder(target, fill, keep_if=lambda folder: _has_key(folder, key))
+
+    def cell(self, candidate_id: str, fold: int) -> StoredCell:
+        """A finished Cell.
+
+        Raises:
+            StoreError: it is absent or damaged.
+        """
+        path = self._cell_path(candidate_id, fold)
+        try:
+            record = _read_json(path / "result.json")
+            proba = np.load(path / "proba.npy", allow_pickle=False)
+            return StoredCell(
+                candidate=Candidate.from_dict(record["candidate"]),
+                fold=record["fold"],
+                proba=proba,
+                temperature=record["temperature"],
+                score=record["score"],
+                best_epoch=record["best_epoch"],
+                train_s=record["train_s"],
+                params=record["params"],
+                notes=tuple(record["notes"]),
+                key=record["key"],
+                path=path,
+            )
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise StoreError(f"{path}: no readable Cell ({error}); delete the folder and run again") from error
+
+    # ------------------------------------------------------------------ search
+
+    def write_trial(self, number: int, record: Mapping[str, Any]) -> None:
+        """Stores a finished trial of the search."""
+        write_json(self.path / "search" / f"{number:05d}.json", {"number": number, **record})
+
+    def trials(self) -> list[dict[str, Any]]:
+        """Finished trials by number: candidate, status, score, epochs, seconds, reason, history."""
+        files = sorted((self.path / "search").glob("[0-9]*.json"))
+        return [_read_json(file) for file in files]
+
+    # ------------------------------------------------------------------ ensembles and leaderboard
+
+    def write_ensemble(
+        self, name: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], predictions: Predictions
+    ) -> None:
+        """Stores a fitted combiner and its cross-fitted predictions, replacing what stood there."""
+
+        def fill(folder: Path) -> None:
+            (folder / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True, allow_nan=False))
+            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "arrays.safetensors")
+            np.save(folder / "proba.npy", predictions.proba[0], allow_pickle=False)
+
+        write_folder(self.path / "ensembles" / name, fill, keep_if=lambda _: False)
+
+    def ensemble(self, name: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]], NDArray[np.float32]]:
+        """State, arrays and cross-fitted probabilities (samples, classes) of an ensemble.
+
+        Raises:
+            StoreError: it is absent or damaged.
+        """
+        folder = self.path / "ensembles" / name
+        try:
+            state = _read_json(folder / "state.json")
+            arrays = load_file(folder / "arrays.safetensors")
+            return state, arrays, np.load(folder / "proba.npy", allow_pickle=False)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise StoreError(f"{folder}: no readable ensemble ({error}); run `ensembler combine` again") from error
+
+    def ensembles(self) -> list[str]:
+        """Names of the stored ensembles."""
+        folder = self.path / "ensembles"
+        return sorted(p.name for p in folder.iterdir() if p.name[0] != ".") if folder.is_dir() else []
+
+    def prune_ensembles(self, keep: set[str]) -> None:
+        """Deletes stored ensembles that are not among `keep`."""
+        for name in set(self.ensembles()) - keep:
+            shutil.rmtree(self.path / "ensembles" / name)
+
+    def write_leaderboard(self, records: list[dict[str, Any]]) -> None:
+        """Writes `leaderboard.parquet`."""
+        frame = pd.DataFrame(records)
+        write_file(self.path / "leaderboard.parquet", lambda stream: frame.to_parquet(stream, index=False))
+
+    def leaderboard(self) -> list[dict[str, Any]] | None:
+        """Rows of the leaderboard, best first; None while there is none."""
+        file = self.path / "leaderboard.parquet"
+        if not file.exists():
+            return None
+        try:
+            frame = pd.read_parquet(file)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{file}: cannot be read ({error}); delete it, it is rebuilt") from error
+        return cast("list[dict[str, Any]]", json.loads(frame.to_json(orient="records", double_precision=15)))
+
+    # ------------------------------------------------------------------ predictions
+
+    def write_predictions(self, oof: Predictions, test: Predictions | None) -> None:
+        """Keeps predictions that came from elsewhere."""
+        write_file(self.path / "oof.npz", lambda stream: oof.save_to(stream, test))
+
+    def bare_predictions(self) -> tuple[Predictions, Predictions | None] | None:
+        """Predictions that came from elsewhere; None in a run that trains its own."""
+        file = self.path / "oof.npz"
+        return Predictions.load(file) if file.exists() else None
+
+
+    def predictions(self) -> Predictions:
+        """Out-of-fold predictions of every candidate on the board.
+
+        Raises:
+            StoreError: the sweep has not come that far.
+            PredictionsError: naming each (candidate, fold) that is missing.
+        """
+        bare = self.bare_predictions()
+        if bare is not None:
+            return bare[0]
+        manifest = self.manifest()
+        candidates = [Candidate.from_dict(c) for c in manifest.get("candidates", [])]
+        if not candidates:
+            raise StoreError(f"{self.path}: no candidate is trained on every fold yet; run `ensembler run` to its end")
+        table = self.table()
+        table = table[table["split"] == "oof"].reset_index(drop=True)
+        classes = list(manifest["classes"])
+        code = {name: i for i, name in enumerate(classes)}
+        fold = table["fold"].to_numpy()
+        holdouts = [np.flatnonzero(fold == f).astype(np.int64) for f in range(int(fold.max()) + 1)]
+        parts = {
+            (c.name, f): self.cell(c.id, f).proba
+            for c in candidates
+            for f in range(len(holdouts))
+            if (self._cell_path(c.id, f) / "result.json").exists()
+        }
+        return Predictions.assemble(
+            parts,
+            members=[c.name for c in candidates],
+            holdouts=holdouts,
+            labels=np.array([code[label] for label in table["label"]], np.int64),
+            sample_ids=list(table["id"]),
+            classes=classes,
+        )
+
+    def write_test(self, test: Predictions) -> None:
+        """Keeps the candidates' predictions on the test split."""
+        write_file(self.path / "test.npz", lambda stream: np.savez(stream, allow_pickle=False, **test.arrays()))
+
+    def test_predictions(self) -> Predictions | None:
+        """The candidates' predictions on the test split; None while they have not been made."""
+        bare = self.bare_predictions()
+        if bare is not None:
+            return bare[1]
+        file = self.path / "test.npz"
+        if not file.exists():
+            return None
+        with np.load(file, allow_pickle=False) as arrays:
+            return Predictions.from_arrays(
+                arrays["proba"],
+                arrays["labels"],
+                members=list(arrays["members"]),
+                classes=list(arrays["classes"]),
+                sample_ids=list(arrays["sample_ids"]),
+                split="test",
+            )
+
+
+def machine() -> dict[str, Any]:
+    """Hardware and versions, for the manifest."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {"python": platform.python_version()}
+    for package in ("ensembler", "torch", "timm", "ray", "scikit-learn", "xgboost", "numpy", "pillow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    return {"versions": versions, "cpus": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
+
+
+def find_runs(folder: str | Path) -> list[RunStore]:
+    """Every run in a folder, newest first; the folder itself when it is a run."""
+    root = Path(folder)
+    if RunStore(root).exists():
+        return [RunStore(root)]
+    if not root.is_dir():
+        return []
+    found = [RunStore(p) for p in root.iterdir() if not p.name.startswith(".") and RunStore(p).exists()]
+    return sorted(found, key=lambda run: (run.path / "manifest.json").stat().st_mtime, reverse=True)
+
+
+def _has_key(folder: Path, key: str) -> bool:
+    try:
+        return bool(_read_json(folder / "result.json").get("key") == key)
+    except StoreError:
+        return False
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file}: cannot be read ({error}); delete it and run the same command again") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{file}: holds a {type(value).__name__}; expected an object")
+    return value

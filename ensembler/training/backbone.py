@@ -1,0 +1,345 @@
+"""Backbones by name: the only place that knows timm.
+
+Weights come to this module as a file, whatever the config said: `find_weights` turns "pretrained", a path or
+"random" into a `Weights` once, in the driver, so that no worker ever asks a hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import BackboneError, WeightsError, did_you_mean
+
+#: Seconds to wait for the hub before a run says that it is out of reach.
+HUB_TIMEOUT_S = 2.0
+
+_PROBLEMS = (RuntimeError, KeyError, ValueError, TypeError, AssertionError, SafetensorError, OSError)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a backbone starts.
+
+    Attributes:
+        label: "random", or "<file name>#<digest>"; what `Candidate.weights` holds.
+        file: a safetensors file on this machine; None for random weights.
+        note: what a reader of the leaderboard must know, or "".
+    """
+
+    label: str
+    file: Path | None
+    note: str = ""
+
+
+def timm_module() -> Any:
+    """The timm module, imported when first needed: it costs three seconds."""
+    import timm
+
+    return timm
+
+
+def check_backbone(name: str) -> None:
+    """Raises BackboneError, with the nearest names, unless timm knows the architecture."""
+    timm = timm_module()
+    if not timm.is_model(name.split(".")[0]):
+        hint = did_you_mean(name, timm.list_models(), n=3)
+        raise BackboneError(f"backbone {name!r}: unknown to timm; {hint}")
+
+
+def list_backbones(pattern: str = "*") -> list[str]:
+    """Names of timm's architectures that match a shell pattern."""
+    return cast(list[str], timm_module().list_models(pattern))
+
+
+def normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation (RGB, of pixels in [0, 1]) that a backbone was pretrained with."""
+    cfg = timm_module().get_pretrained_cfg(name)
+    if cfg is None:
+        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return tuple(cfg.mean), tuple(cfg.std)
+
+
+# ---------------------------------------------------------------------- weights
+
+
+def find_weights(backbone: str, weights: str, base_dir: Path) -> Weights:
+    """The file that a backbone starts from, fetched from the hub when it is not in its cache.
+
+    Args:
+        backbone: timm's name, with or without a tag.
+        weights: "pretrained", "pretrained-or-random", "random", or a path to a `.safetensors` file.
+        base_dir: what a relative path is relative to.
+
+    Raises:
+        WeightsError: a missing or foreign file, no published weights, or a hub out of reach.
+    """
+    if weights == "random":
+        return Weights("random", None)
+    if weights in ("pretrained", "pretrained-or-random"):
+        try:
+            file = _from_hub(backbone)
+        except WeightsError as error:
+            if weights == "pretrained":
+                raise
+            return Weights("random", None, note=f"random weights: {error}")
+    else:
+        file = (base_dir / weights).resolve()
+        if not file.is_file():
+            raise WeightsError(f"backbone {backbone!r}: weights {weights!r}: no such file ({file})")
+    with _reading(file) as header:
+        list(header.keys())
+    return Weights(f"{file.name}#{_file_digest(file)}", file)
+
+
+def _from_hub(backbone: str) -> Path:
+    cfg = timm_module().get_pretrained_cfg(backbone)
+    repository = getattr(cfg, "hf_hub_id", None)
+    if not repository:
+        raise WeightsError(
+            f"backbone {backbone!r}: timm publishes no weights for it; give `weights: random` or a file"
+        )
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository = repository if repository != "timm/" else f"timm/{cfg.architecture}.{cfg.tag}"
+    for filename in ("model.safetensors",):
+        cached = try_to_load_from_cache(repository, filename)
+        if isinstance(cached, str):
+            return Path(cached)
+    way_out = "give `weights: FILE`, `weights: random`, or `weights: pretrained-or-random`"
+    problem = hub_problem(constants.ENDPOINT)
+    if problem:
+        raise WeightsError(f"backbone {backbone!r}: the hub is out of reach ({problem}); {way_out}")
+    try:
+        return Path(hf_hub_download(repository, "model.safetensors"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(f"backbone {backbone!r}: the hub refused {repository!r} ({reason}); {way_out}") from error
+
+
+def hub_problem(endpoint: str) -> str | None:
+    """Why the hub cannot be reached, found within `HUB_TIMEOUT_S`; None when it answers.
+
+    One TCP connection: the hub's own client retries a dead network for a minute a file.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return "HF_HUB_OFFLINE is set"
+    url = urlsplit(endpoint)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname or "", port), timeout=HUB_TIMEOUT_S).close()
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _reading(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="np")
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"weights {str(file)!r}: no safetensors file ({error}); convert it first") from error
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
+
+
+# ---------------------------------------------------------------------- models
+
+
+def create(
+    name: str,
+    n_classes: int,
+    weights: Path | None = None,
+    *,
+    dropout: float = 0.0,
+    image_size: int | None = None,
+) -> nn.Module:
+    """A timm model with a new head of `n_classes` outputs, in float32 on the CPU.
+
+    Args:
+        name: timm's name.
+        n_classes: outputs of the new head.
+        weights: safetensors under timm's parameter names, with a head of any size or none; None leaves the
+            random initialisation, which follows torch's global seed.
+        dropout: rate before the head.
+        image_size: passed on to models of a fixed input size (ViT); ignored by the others.
+
+    Raises:
+        BackboneError: the name is unknown or the model cannot be built.
+        WeightsError: the file does not fit the architecture; names the first misfit.
+    """
+    check_backbone(name)
+    timm = timm_module()
+    options: dict[str, Any] = {"num_classes": n_classes, "drop_rate": dropout}
+    cfg = timm.get_pretrained_cfg(name)
+    if image_size and cfg is not None and getattr(cfg, "fixed_input_size", False):
+        options["img_size"] = image_size
+    if weights is not None:
+        options["pretrained"] = True
+        options["pretrained_cfg_overlay"] = {
+            "file": str(weights),
+            "hf_hub_id": None,
+            "url": "",
+            "num_classes": _head_size(weights, cfg),
+        }
+    logging.getLogger("timm").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # timm's deprecations of its own registry are not the user's
+            return cast(nn.Module, timm.create_model(name, **options))
+    except _PROBLEMS as error:
+        reason = " ".join(str(error).split())
+        if weights is None:
+            raise BackboneError(f"backbone {name!r}: cannot be built: {reason[:300]}") from error
+        raise WeightsError(
+            f"backbone {name!r}: weights {str(weights)!r} do not fit: {reason[:300]}; "
+            "give weights of this architecture"
+        ) from error
+
+
+def _head_size(weights: Path, cfg: Any) -> int:
+    """Outputs of the head stored in a file; 0 when it holds none, so that timm keeps its new head."""
+    classifier = getattr(cfg, "classifier", None) or ()
+    names = [classifier] if isinstance(classifier, str) else list(classifier)
+    with _reading(weights) as file:
+        keys = set(file.keys())
+        for name in names:
+            if f"{name}.weight" in keys:
+                return int(file.get_slice(f"{name}.weight").get_shape()[0])
+    return 0
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What a backbone costs, and where it comes from.
+
+    Attributes:
+        params: number of parameters without the head.
+        transformer: whether its blocks are those of a plain vision transformer.
+        licence: of the published weights, as timm states it; "" when unknown.
+    """
+
+    params: int
+    transformer: bool
+    licence: str
+
+
+def describe(name: str) -> BackboneInfo:
+    """A backbone's size and licence, without allocating its weights.
+
+    Raises:
+        BackboneError: see `create`.
+    """
+    with torch.device("meta"):
+        model = create(name, 0)
+    cfg = timm_module().get_pretrained_cfg(name)
+    return BackboneInfo(
+        params=count_parameters(model),
+        transformer=type(model).__name__ in ("VisionTransformer", "Eva", "Beit", "DistilledVisionTransformer"),
+        licence=getattr(cfg, "license", None) or "",
+    )
+
+
+def head(model: nn.Module) -> nn.Linear:
+    """The classifier of a timm model.
+
+    Raises:
+        BackboneError: when it is no single linear layer, as in distilled models of two heads.
+    """
+    layer = cast(Any, model).get_classifier()
+    if not isinstance(layer, nn.Linear):
+        kind = type(layer).__name__
+        raise BackboneError(f"backbone {type(model).__name__!r}: its head is a {kind}; expected one linear layer")
+    return layer
+
+
+def head_names(model: nn.Module) -> list[str]:
+    """Parameter names of the head."""
+    inside = {id(p) for p in head(model).parameters()}
+    return [n for n, p in model.named_parameters() if id(p) in inside]
+
+
+def features(model: nn.Module, images: Tensor) -> Tensor:
+    """What the head sees: (batch, features) for normalised images (batch, 3, height, width)."""
+    network = cast(Any, model)
+    return cast(Tensor, network.forward_head(network.forward_features(images), pre_logits=True))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters by layer and decay: dicts of `params`, `weight_decay`, `lr_scale`, `is_head`.
+
+    timm maps parameters to layers, also for families without a `group_matcher`; the scales are applied by our
+    own schedule, because timm's `lr_scale` is read by timm's schedulers alone (timm#2532).
+    """
+    from timm.optim._param_groups import param_groups_layer_decay
+
+    no_decay = cast(Any, model).no_weight_decay() if hasattr(model, "no_weight_decay") else ()
+    groups = param_groups_layer_decay(
+        model, weight_decay=weight_decay, no_weight_decay_list=no_decay, layer_decay=layer_decay
+    )
+    in_head = {id(p) for p in head(model).parameters()}
+    split: list[dict[str, Any]] = []
+    for group in groups:
+        for is_head in (False, True):
+            params = [p for p in group["params"] if (id(p) in in_head) == is_head]
+            if params:
+                scale = 1.0 if is_head else group["lr_scale"]
+                split.append(
+                    {
+                        "params": params,
+                        "weight_decay": group["weight_decay"],
+                        "lr_scale": scale,
+                        "is_head": is_head,
+                    }
+                )
+    return split
+
+
+# ---------------------------------------------------------------------- tensors and arrays
+
+
+def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Contiguous numpy copies on the CPU, as safetensors stores them."""
+    return {k: np.array(v.detach().cpu().numpy(), order="C") for k, v in tensors.items()}
+
+
+def load_arrays(model: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Fills a model from `to_arrays` of one of the same architecture; missing names keep their values.
+
+    Raises:
+        WeightsError: a name is unknown to the model or a shape differs.
+    """
+    state = model.state_dict()
+    for key, value in arrays.items():
+        if key not in state or tuple(state[key].shape) != tuple(value.shape):
+            found = tuple(state[key].shape) if key in state else "no such tensor"
+            raise WeightsError(f"tensor {key!r}: shape {tuple(value.shape)}; the model has {found}")
+    model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()}, strict=False)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters, trainable or not."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def batches(n: int, size: int) -> Iterator[slice]:
+    """Slices that cover range(n) in steps of `size`."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))

@@ -1,0 +1,228 @@
+"""What is trained: a `Candidate`, the `CellJob` that trains it on one fold, the `CellResult` that comes back.
+
+Plain values without torch or Ray, so that the store, the app and the combiners can hold them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Part of every Cell's key: raise it when a change of the training code changes what a Cell computes.
+TRAINING_VERSION = 1
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """Hex digest of a JSON-able value, the same on every machine and in every session."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyperparameters of fine-tuning one backbone.
+
+    Attributes:
+        epochs: passes over the fold's train rows, >= 1.
+        batch_size: images a step, >= 2.
+        lr: peak learning rate of the body at `batch_size`.
+        head_lr: peak learning rate of the new head.
+        weight_decay: AdamW's, not applied to norms and biases.
+        layer_decay: factor in (0, 1] by which the rate falls from one layer to the one below it.
+        warmup: share of all steps with a rising rate, in [0, 1).
+        label_smoothing: in [0, 1).
+        dropout: before the head, in [0, 1).
+        augment: strength in [0, 2] of flips, crops, rotation and colour; 0 is none, 1 the default.
+        flip: mirror half of the images left to right; off where left and right mean something.
+        ema: decay of the averaged weights, in [0, 1); 0 is off.
+        clip: largest norm of the gradient; 0 is off.
+        patience: epochs without a better monitor loss before training stops.
+    """
+
+    epochs: int = 8
+    batch_size: int = 32
+    lr: float = 1e-3
+    head_lr: float = 1e-2
+    weight_decay: float = 0.01
+    layer_decay: float = 1.0
+    warmup: float = 0.1
+    label_smoothing: float = 0.1
+    dropout: float = 0.0
+    augment: float = 1.0
+    flip: bool = True
+    ema: float = 0.98
+    clip: float = 1.0
+    patience: int = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backbone, the weights it starts from, a strategy and a recipe.
+
+    Attributes:
+        backbone: timm's name of the architecture.
+        weights: "random", or "<file name>#<digest of its content>": a moved file keeps its identity, a
+            changed one loses it.
+        strategy: a name of `ensembler.training.strategies.STRATEGIES`.
+        recipe: hyperparameters.
+    """
+
+    backbone: str
+    weights: str
+    strategy: str
+    recipe: Recipe = field(default_factory=Recipe)
+
+    @property
+    def id(self) -> str:
+        """Hash of the content: the same settings are the same candidate everywhere."""
+        return digest(self.to_dict(), 10)
+
+    @property
+    def name(self) -> str:
+        """Readable and unique: backbone, strategy, and enough of the id to tell recipes apart."""
+        start = "-random" if self.weights == "random" and self.strategy != "probe" else ""
+        return f"{self.backbone}{start}-{self.strategy}-{self.id[:4]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they are hashed and stored."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Candidate:
+        """The inverse of `to_dict`."""
+        return cls(
+            backbone=values["backbone"],
+            weights=values["weights"],
+            strategy=values["strategy"],
+            recipe=Recipe(**values["recipe"]),
+        )
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How the arithmetic of training is done; every prediction is float32 whatever stands here.
+
+    Attributes:
+        precision: "fp32" or "bf16" (autocast of the forward and backward pass).
+        channels_last: memory format of images and weights.
+    """
+
+    precision: str = "fp32"
+    channels_last: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What every Cell of a sweep reads: the out-of-fold images, never a test image.
+
+    Attributes:
+        pixels: `.npy` uint8 (samples, size, size, 3), mapped by all workers.
+        labels: int64 (samples,).
+        classes: class names.
+        folds: for each fold the int64 index arrays (train, monitor, holdout).
+        fingerprint: hash of the images' content, ids and labels.
+        weights_files: `Candidate.weights` -> the file on this machine.
+        features: folder of frozen features, one `.npy` a (backbone, weights).
+        metric: name of the metric that the search maximises or minimises.
+    """
+
+    pixels: Path
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    folds: tuple[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], ...]
+    fingerprint: str
+    weights_files: Mapping[str, Path]
+    features: Path
+    metric: str = "log_loss"
+
+    def features_file(self, candidate: Candidate) -> Path:
+        """Where the frozen features of a candidate's backbone lie, once screening has made them."""
+        return self.features / f"{candidate.backbone}-{digest(candidate.weights, 10)}.npy"
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """One (candidate, fold), and how to train it."""
+
+    candidate: Candidate
+    fold: int
+    seed: int = 0
+    numerics: Numerics = field(default_factory=Numerics)
+    threads: int = 1
+
+    def key(self, fingerprint: str) -> str:
+        """What a stored Cell must have been made from to be used again.
+
+        Threads and numerics are left out: both are fixed by the run's manifest, and a Cell trained on a GPU
+        is as good as one trained on a CPU.
+        """
+        content = [TRAINING_VERSION, self.candidate.to_dict(), fingerprint, self.fold, self.seed]
+        return digest(content, 32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a trial's config."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CellJob:
+        """The inverse of `to_dict`."""
+        return cls(
+            candidate=Candidate.from_dict(values["candidate"]),
+            fold=values["fold"],
+            seed=values["seed"],
+            numerics=Numerics(**values["numerics"]),
+            threads=values["threads"],
+        )
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What training reports after each epoch; `monitor_*` are measured on the monitor rows only."""
+
+    epoch: int
+    lr: float
+    train_loss: float
+    monitor_loss: float
+    monitor_accuracy: float
+    score: float
+    seconds: float
+    images_per_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class CellResult:
+    """A finished Cell.
+
+    Attributes:
+        job: what was trained.
+        proba: float32 (holdout samples, classes), calibrated with `temperature`, in the order of the fold's
+            holdout index.
+        weights: the tensors that prediction needs, float32 or int64, under timm's parameter names; of a probe
+            the head alone.
+        temperature: divides the logits; fitted on the monitor rows.
+        score: the search metric on the monitor rows, at the chosen epoch.
+        best_epoch: the epoch whose weights these are, counted from 1; 0 for a probe.
+        history: one entry an epoch.
+        train_s: wall time in seconds.
+        params: number of parameters of the whole model.
+        notes: what a reader of the leaderboard has to know, such as a fallback.
+    """
+
+    job: CellJob
+    proba: NDArray[np.float32]
+    weights: Mapping[str, NDArray[Any]]
+    temperature: float
+    score: float
+    best_epoch: int
+    history: tuple[Epoch, ...]
+    train_s: float
+    params: int
+    notes: tuple[str, ...] = ()

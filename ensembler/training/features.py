@@ -1,0 +1,74 @@
+"""Frozen features: what each backbone sees before it is trained, computed once a (backbone, weights, size)."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from .augment import BatchAugment
+from .backbone import batches, create, features, normalisation
+from .candidate import Candidate, TrainingData
+
+#: Images a forward pass without gradients.
+EVAL_BATCH = 128
+
+
+def ensure_features(candidate: Candidate, data: TrainingData, device: torch.device) -> NDArray[np.float32]:
+    """Features (samples, width) of every out-of-fold image by the untrained backbone, mapped from the run.
+
+    The first worker that needs them writes them; the file appears by one rename, so that a reader sees all or
+    nothing, and two writers write the same bytes.
+    """
+    file = data.features_file(candidate)
+    if not file.is_file():
+        torch.manual_seed(0)
+        model = create(candidate.backbone, len(data.classes), data.weights_files.get(candidate.weights))
+        values = extract(model, candidate.backbone, np.load(data.pixels, mmap_mode="r"), device)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+        try:
+            with scratch.open("wb") as stream:
+                np.save(stream, values)
+                stream.flush()
+                os.fsync(stream.fileno())
+            scratch.rename(file)
+        finally:
+            scratch.unlink(missing_ok=True)
+    loaded: NDArray[np.float32] = np.load(file, mmap_mode="r")
+    return loaded
+
+
+@torch.inference_mode()
+def extract(
+    model: nn.Module, backbone: str, pixels: NDArray[np.uint8], device: torch.device
+) -> NDArray[np.float32]:
+    """Features (samples, width) float32 of uint8 images (samples, size, size, 3)."""
+    model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    normalise = BatchAugment(*normalisation(backbone), strength=0, flip=False)
+    parts = []
+    for rows in batches(len(pixels), EVAL_BATCH):
+        images = torch.from_numpy(np.array(pixels[rows])).to(device)
+        parts.append(features(model, normalise.plain(images)).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module,
+    normalise: BatchAugment,
+    pixels: NDArray[np.uint8],
+    rows: NDArray[Any],
+    device: torch.device,
+) -> NDArray[np.float32]:
+    """Logits (rows, classes) float32 of the given rows; the model must be in eval mode."""
+    parts = []
+    for part in batches(len(rows), EVAL_BATCH):
+        images = torch.from_numpy(pixels[rows[part]]).to(device)
+        parts.append(model(normalise.plain(images)).float().cpu().numpy())
+    return np.concatenate(parts)

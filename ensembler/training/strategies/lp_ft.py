@@ -1,0 +1,35 @@
+"""First the head on frozen features, then everything (Kumar et al. 2022).
+
+A random head sends large random gradients into a good body; a fitted one does not. The head stage is solved on
+features that screening has computed already, so it costs about a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import ClassVar
+
+import torch
+
+from ..candidate import CellJob, CellResult, Epoch, TrainingData
+from ..features import ensure_features
+from ..heads import fit_head
+from ..loop import fine_tune
+from .base import Strategy
+
+
+class LpFt(Strategy):
+    """Linear probe, then fine-tuning of body and head."""
+
+    name: ClassVar[str] = "lp-ft"
+
+    def fit(
+        self, job: CellJob, data: TrainingData, device: torch.device
+    ) -> Generator[Epoch, None, CellResult]:
+        """See `Strategy.fit`."""
+        train, monitor, _ = data.folds[job.fold]
+        values = ensure_features(job.candidate, data, device)
+        head = fit_head(
+            values[train], data.labels[train], values[monitor], data.labels[monitor], len(data.classes)
+        )
+        return (yield from fine_tune(job, data, device, start=head))

@@ -1,0 +1,156 @@
+"""Between our plans and Ray Tune's interfaces: a searcher that asks a chain, ASHA for one stage only."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from ..metrics import Metric
+from .plan import Chain, Outcome, Trial
+
+
+class TrialErrors(Callback):  # type: ignore[misc]
+    """Remembers why Ray gave a trial up: a worker killed or out of memory reports nothing itself."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune after the last retry."""
+        del iteration, trials, info
+        error = trial.get_error()
+        lines = str(error).strip().splitlines() or ["its worker died"]
+        self.reasons[trial.trial_id] = lines[-1].strip()
+
+
+class PlanSearcher(Searcher):  # type: ignore[misc]
+    """Hands the trials of a chain to Tune, and the results of Tune to the chain and the observer."""
+
+    def __init__(self, chain: Chain, observer: Any, metric: Metric, errors: TrialErrors) -> None:
+        super().__init__(metric="score", mode="max" if metric.greater_is_better else "min")
+        self._chain = chain
+        self._observer = observer
+        self._goal = metric
+        self._errors = errors
+        self._trials: dict[str, Trial] = {}
+        self._history: dict[str, list[dict[str, Any]]] = {}
+        self._seconds: dict[str, float] = {}
+        self.store_problem = ""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's config; None when others have to end first."""
+        trial = None if self.store_problem else self._chain.ask()
+        if trial is None:
+            return Searcher.FINISHED if self._chain.finished or self.store_problem else None
+        self._trials[trial_id] = trial
+        self._history[trial_id] = []
+        self._seconds[trial_id] = 0.0
+        stage = self._chain.stage
+        self._observer.started(trial, stage.total if stage else 0)
+        return trial.to_config()
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Passes an epoch on."""
+        self._note(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Passes the end of a trial on."""
+        trial = self._trials.pop(trial_id, None)
+        if trial is None:
+            return
+        result = result or {}
+        history = self._history.pop(trial_id)
+        if result.get("reported") and (not history or history[-1]["epoch"] < result["epoch"]):
+            self._note_epoch(trial, history, result)
+        scores = [h["score"] for h in history]
+        if result.get("ended") == "finished" and math.isfinite(result.get("score", math.nan)):
+            scores.append(result["score"])
+        best = max(scores, key=lambda s: self._goal.improvement(s, 0.0)) if scores else None
+        status = "failed" if error else result.get("ended", "stopped")
+        reason = result.get("reason", "") if not error else self._errors.reasons.get(trial_id, "its worker died")
+        outcome = Outcome(
+            status=status,
+            score=best,
+            reason=reason,
+            history=tuple(history),
+            extra=json.loads(result.get("extra", "{}")),
+            seconds=self._seconds.pop(trial_id) + float(result.get("step_s", 0.0)),
+        )
+        if result.get("error_type") == "StoreError":
+            self.store_problem = reason
+        self._observer.ended(trial, outcome)
+        self._chain.tell(trial, outcome)
+
+    def _note(self, trial_id: str, result: dict[str, Any]) -> None:
+        trial = self._trials.get(trial_id)
+        if trial is None:
+            return
+        self._seconds[trial_id] += float(result.get("step_s", 0.0))
+        if result.get("reported"):
+            self._note_epoch(trial, self._history[trial_id], result)
+
+    def _note_epoch(self, trial: Trial, history: list[dict[str, Any]], result: dict[str, Any]) -> None:
+        keys = (
+            "epoch",
+            "lr",
+            "train_loss",
+            "monitor_loss",
+            "monitor_accuracy",
+            "score",
+            "seconds",
+            "images_per_s",
+        )
+        report = {key: result[key] for key in keys}
+        if history and report["epoch"] <= history[-1]["epoch"]:
+            history.clear()  # started again after its worker died
+        history.append(report)
+        self._observer.epoch(trial, report)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the store decides what is done."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+def search_only_asha(metric: Metric, epochs: int) -> TrialScheduler:
+    """ASHA over the trials of the stage "search"; those of other stages pass it by."""
+
+    class SearchOnlyAsha(ASHAScheduler):  # type: ignore[misc]
+        def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+            if _in_search(trial):
+                super().on_trial_add(tune_controller, trial)
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            if _in_search(trial) and result.get("reported"):
+                return str(super().on_trial_result(tune_controller, trial, result))
+            return str(TrialScheduler.CONTINUE)
+
+        def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+            if _in_search(trial) and result.get("reported"):
+                super().on_trial_complete(tune_controller, trial, result)
+
+        def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+            if _in_search(trial):
+                super().on_trial_remove(tune_controller, trial)
+
+    # One beyond the last epoch: a trial that reaches its end is to predict its holdout, not to be stopped there.
+    return SearchOnlyAsha(
+        time_attr="epoch",
+        metric="score",
+        mode="max" if metric.greater_is_better else "min",
+        max_t=epochs + 1,
+        grace_period=max(1, epochs // 4),
+        reduction_factor=2,
+    )
+
+
+def _in_search(trial: Any) -> bool:
+    return bool(trial.config.get("stage") == "search")

@@ -1,0 +1,189 @@
+"""Runs a chain of trials on Ray Tune. Ray executes; the store is the truth."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import StoreError, TrainingError
+from ..metrics import Metric
+from ..training.candidate import TrainingData
+from .plan import Chain, Outcome, Trial
+
+# No usage statistics, no console output of Tune's own, no snapshot of its state more often than needed: our store
+# decides what is done. Tune reads these when it is imported.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+#: How often a trial is started again after its worker died.
+RETRIES = 2
+
+
+class Observer(Protocol):
+    """Sees what happens, in the driver; draws progress or writes events."""
+
+    def started(self, trial: Trial, stage_total: int) -> None:
+        """A trial was handed to Ray."""
+
+    def epoch(self, trial: Trial, report: Mapping[str, Any]) -> None:
+        """A trial reported an epoch; the keys are those of `Epoch`."""
+
+    def ended(self, trial: Trial, outcome: Outcome) -> None:
+        """A trial ended."""
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """What one trial takes: logical CPUs and GPUs, or shares of one."""
+
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def ray_session(address: str | None = None, gpus: int | None = None) -> Iterator[tuple[float, float]]:
+    """Connects to a cluster, or starts a local one on loopback without a dashboard; yields its (cpus, gpus).
+
+    Args:
+        address: of a running cluster; None reads RAY_ADDRESS, and starts a local one if that is unset.
+        gpus: logical GPUs of a local cluster; None counts those there are.
+    """
+    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        options["address"] = address
+    else:
+        options |= {
+            "address": "local",
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+            "object_store_memory": 128 * 1024 * 1024,
+            "num_gpus": gpus,
+        }
+    with _quiet():
+        ray.init(**options)
+    try:
+        found = ray.cluster_resources()
+        yield float(found.get("CPU", 0)), float(found.get("GPU", 0))
+    finally:
+        with _quiet():
+            ray.shutdown()
+
+
+def share_resources(cpus: float, gpus: float, wanted: tuple[float | None, float | None]) -> TrialResources:
+    """What one trial takes of a cluster: as wanted, else one GPU and its share of the CPUs, or one CPU.
+
+    Raises:
+        TrainingError: when the cluster cannot ever run one such trial.
+    """
+    wanted_cpus, wanted_gpus = wanted
+    trial_gpus = wanted_gpus if wanted_gpus is not None else (1.0 if gpus else 0.0)
+    trial_cpus = wanted_cpus
+    if trial_cpus is None:
+        trial_cpus = max(1.0, cpus * trial_gpus // gpus) if trial_gpus and gpus else 1.0
+    if trial_cpus > cpus or trial_gpus > gpus:
+        raise TrainingError(
+            f"resources: a trial wants {trial_cpus:g} CPUs and {trial_gpus:g} GPUs, but the cluster has {cpus:g} and "
+            f"{gpus:g}; lower `resources`"
+        )
+    return TrialResources(trial_cpus, trial_gpus)
+
+
+def execute(
+    chain: Chain,
+    data: TrainingData,
+    sink: Any,
+    resources: TrialResources,
+    observer: Observer,
+    metric: Metric,
+    asha_epochs: int | None = None,
+) -> None:
+    """Runs every trial of a chain; returns when the chain has finished.
+
+    Args:
+        chain: what to train.
+        data: what to train on; sent to each worker once.
+        sink: see `CellSink`.
+        resources: of one trial.
+        observer: told of everything that happens.
+        metric: direction of the scores.
+        asha_epochs: epochs of a trial of the stage "search", which ASHA then stops early; None stops none.
+
+    Raises:
+        StoreError: a worker could not write a Cell.
+    """
+    from ray import tune
+
+    from .bridge import PlanSearcher, TrialErrors, search_only_asha
+    from .trainable import CellTrainable
+
+    errors = TrialErrors()
+    searcher = PlanSearcher(chain, observer, metric, errors)
+    scheduler = search_only_asha(metric, asha_epochs) if asha_epochs else None
+    # Tune keeps snapshots of its own, which nobody reads: they live and die with this call.
+    scratch = Path(tempfile.mkdtemp(prefix="ensembler-tune-"))
+    try:
+        with _quiet():
+            trainable = tune.with_parameters(CellTrainable, data=data, sink=sink)
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher, scheduler=scheduler, num_samples=-1, reuse_actors=True
+                ),
+                run_config=tune.RunConfig(
+                    storage_path=str(scratch),
+                    name="sweep",
+                    verbose=0,
+                    callbacks=[errors],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                    failure_config=tune.FailureConfig(max_failures=RETRIES),
+                ),
+            )
+            tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if searcher.store_problem:
+        raise StoreError(searcher.store_problem)
+
+
+def threads_for(resources: TrialResources) -> int:
+    """Threads of one trial: its whole CPUs, at least one."""
+    return max(1, math.floor(resources.cpus))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Ray's own words: deprecations inside it, advice on settings made on purpose, tracebacks of workers.
+
+    A trial that fails is told to the observer, with its reason.
+    """
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

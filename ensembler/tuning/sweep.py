@@ -1,0 +1,348 @@
+"""The training half of the road: measure, screen, search, cross-validate.
+
+Every stage asks the store what is done and trains the rest, so that the same command after a crash, or with one more
+backbone, trains only what is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..config import Config
+from ..errors import TrainingError
+from ..metrics import Metric, get_metric
+from ..training.backbone import BackboneInfo, Weights
+from ..training.candidate import Candidate, CellJob, CellResult, Numerics, Recipe, TrainingData
+from ..training.recipes import apply, default_recipe, read_space
+from .execute import Observer, TrialResources, execute, ray_session, share_resources, threads_for
+from .plan import Chain, Outcome, Stage, Trial
+from .search import Arm, OptunaStage, grid_candidates, random_candidates
+
+#: The fold on which recipes are searched.
+SEARCH_FOLD = 0
+
+#: Shares of a budget: the search ends at the first, cross-validation at the second; the rest combines and scores.
+SEARCH_SHARE, SWEEP_SHARE = 0.35, 0.92
+
+
+class SweepStore(Protocol):
+    """What a sweep needs of the run's store."""
+
+    def has_cell(self, job: CellJob, fingerprint: str) -> bool:
+        """Whether this very Cell is finished."""
+
+    def commit_cell(self, result: CellResult, fingerprint: str) -> bool:
+        """Stores a finished Cell."""
+
+    def cell(self, candidate_id: str, fold: int) -> Any:
+        """A finished Cell."""
+
+    def trials(self) -> list[dict[str, Any]]:
+        """Finished trials of the search."""
+
+    def write_trial(self, number: int, record: Mapping[str, Any]) -> None:
+        """Stores a finished trial of the search."""
+
+    def manifest(self) -> dict[str, Any]:
+        """The run's manifest."""
+
+    def update_manifest(self, **changes: Any) -> dict[str, Any]:
+        """Replaces entries of the manifest."""
+
+
+@dataclass(frozen=True)
+class ReadyBackbone:
+    """A backbone whose weights have been found."""
+
+    name: str
+    weights: Weights
+    info: BackboneInfo
+
+
+@dataclass
+class SweepResult:
+    """What came out: candidates whose Cells are all there, and those that failed, with their reasons."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+
+
+def make_arms(config: Config, backbones: Sequence[ReadyBackbone]) -> list[Arm]:
+    """What may be searched: every backbone with every strategy that makes sense for its weights."""
+    arms: list[Arm] = []
+    for backbone in backbones:
+        base = default_recipe(backbone.info.params, backbone.info.transformer)
+        if config.search:
+            base = dataclasses.replace(base, epochs=config.search.epochs)
+        base = apply(base, config.recipe)
+        overrides = config.search.space if config.search else {}
+        space = read_space(overrides, config.recipe, base)
+        for strategy in config.strategies:
+            if strategy == "probe":
+                continue  # screening trains it, without a recipe to search
+            # A head fitted on random features is no better start than a random head.
+            effective = "full" if backbone.weights.label == "random" else strategy
+            arm = Arm(backbone.name, backbone.weights.label, effective, base, space)
+            if arm not in arms:
+                arms.append(arm)
+    return arms
+
+
+class Sweep:
+    """One sweep over one run; `run` does it.
+
+    Args:
+        config: the experiment's.
+        data: the out-of-fold images.
+        backbones: with their weights found.
+        store: the run's.
+        observer: told of everything that happens.
+        began: `time.monotonic()` when the run began, from which a budget counts; None is now.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: TrainingData,
+        backbones: Sequence[ReadyBackbone],
+        store: SweepStore,
+        observer: Observer,
+        began: float | None = None,
+    ) -> None:
+        self.config = config
+        self.data = data
+        self.backbones = backbones
+        self.store = store
+        self.observer = observer
+        self.metric: Metric = get_metric(data.metric)
+        self.arms = make_arms(config, backbones)
+        self.result = SweepResult()
+        self._began = time.monotonic() if began is None else began
+        self._slots = 1.0
+        self._failed: dict[str, dict[str, Any]] = {}
+
+    def run(self, address: str | None = None, gpus: int | None = None) -> SweepResult:
+        """Trains whatever is missing.
+
+        Raises:
+            TrainingError: not one candidate could be trained on all folds; the reasons are in its message.
+            StoreError: a Cell could not be written.
+        """
+        chain = Chain([self._measure, self._screen, self._search, self._crossval])
+        if self._anything_missing():
+            with ray_session(address, gpus) as (cpus, found_gpus):
+                wanted = (self.config.resources.cpus, self.config.resources.gpus)
+                self.resources = share_resources(cpus, found_gpus, wanted)
+                self._slots = max(1.0, cpus // self.resources.cpus)
+                search = self.config.search
+                asha = search.epochs if search and search.scheduler == "asha" else None
+                execute(chain, self.data, self.store, self.resources, self.observer, self.metric, asha)
+        else:
+            self._pick()
+        self._collect()
+        return self.result
+
+    # ------------------------------------------------------------------ stages
+
+    def _measure(self) -> Stage | None:
+        known = self._numerics()
+        names = list(dict.fromkeys(b.name for b in self.backbones if b.name not in known))
+        if self.config.numerics != "auto":
+            pinned = dataclasses.asdict(Numerics(**self.config.numerics.model_dump()))
+            self.store.update_manifest(numerics=known | {name: pinned for name in names})
+            return None
+        arms = {arm.backbone: arm for arm in self.arms}
+        trials = [
+            Trial("measure", "measure", self._job(arms[n].default, 0, Numerics()), i)
+            for i, n in enumerate(names)
+            if n in arms
+        ]
+
+        def note(trial: Trial, outcome: Outcome) -> None:
+            if outcome.status == "finished":
+                name = trial.job.candidate.backbone
+                self.store.update_manifest(numerics=self._numerics() | {name: dict(outcome.extra)})
+
+        return Stage("measure", trials, note) if trials else None
+
+    def _screen(self) -> Stage | None:
+        jobs = [self._job(c, f) for f in range(len(self.data.folds)) for c in self._probes()]
+        return self._cells("screen", jobs)
+
+    def _search(self) -> Stage | None:
+        search = self.config.search
+        if search is None:
+            return None
+        if search.algorithm == "optuna":
+            self._adopt_cells([arm.default for arm in self.arms])
+            known = [(Candidate.from_dict(t["candidate"]), t["score"]) for t in self.store.trials()]
+            return OptunaStage(
+                "search", self.arms, search.trials, search.seed, self.metric,
+                make=self._search_trial, known=known, on_end=self._note_trial, deadline=self._deadline(),
+            )  # fmt: skip
+        wanted = self._listed()
+        self._adopt_cells(wanted)
+        done = {Candidate.from_dict(t["candidate"]).id for t in self.store.trials() if t["status"] != "failed"}
+        trials = [self._search_trial(i, c) for i, c in enumerate(wanted) if c.id not in done]
+        return Stage("search", trials, self._note_trial, self._deadline(), len(self.arms))
+
+    def _crossval(self) -> Stage | None:
+        self._pick()
+        jobs = [self._job(c, f) for c in self._kept for f in range(len(self.data.folds))]
+        return self._cells("crossval", jobs)
+
+    # ------------------------------------------------------------------ pieces
+
+    def _job(self, candidate: Candidate, fold: int, numerics: Numerics | None = None) -> CellJob:
+        if numerics is None:
+            known = self._numerics().get(candidate.backbone, {})
+            numerics = Numerics(**{k: known[k] for k in ("precision", "channels_last") if k in known})
+        threads = threads_for(self.resources) if hasattr(self, "resources") else 1
+        return CellJob(candidate, fold, self.config.seed, numerics, threads)
+
+    def _numerics(self) -> dict[str, Any]:
+        return dict(self.store.manifest().get("numerics", {}))
+
+    def _probes(self) -> list[Candidate]:
+        wanted = self.config.screen or "probe" in self.config.strategies
+        return [
+            Candidate(b.name, b.weights.label, "probe", Recipe())
+            for b in self.backbones
+            if wanted and b.weights.label != "random"
+        ]
+
+    def _listed(self) -> list[Candidate]:
+        """Candidates of a search that the seed alone decides."""
+        search = self.config.search
+        if search is None:
+            return [arm.default for arm in self.arms]
+        if search.algorithm == "grid":
+            return grid_candidates(self.arms, search.trials)
+        return random_candidates(self.arms, search.trials, search.seed)
+
+    def _cells(self, stage: str, jobs: Sequence[CellJob]) -> Stage | None:
+        missing = [job for job in jobs if not self.store.has_cell(job, self.data.fingerprint)]
+        trials = [Trial(stage, "cell", job, i) for i, job in enumerate(missing)]
+        return Stage(stage, trials, self._note_cell) if trials else None
+
+    def _search_trial(self, number: int, candidate: Candidate) -> Trial:
+        return Trial("search", "cell", self._job(candidate, SEARCH_FOLD), number)
+
+    def _note_cell(self, trial: Trial, outcome: Outcome) -> None:
+        if outcome.status == "failed":
+            job = trial.job
+            self._failed[job.candidate.id] = {
+                "name": job.candidate.name,
+                "candidate": job.candidate.to_dict(),
+                "fold": job.fold,
+                "stage": trial.stage,
+                "reason": outcome.reason,
+            }
+
+    def _note_trial(self, trial: Trial, outcome: Outcome) -> None:
+        self._note_cell(trial, outcome)
+        self.store.write_trial(
+            trial.number,
+            {
+                "candidate": trial.job.candidate.to_dict(),
+                "name": trial.job.candidate.name,
+                "status": outcome.status,
+                "score": outcome.score,
+                "epochs": len(outcome.history),
+                "seconds": round(outcome.seconds, 3),
+                "reason": outcome.reason,
+                "history": list(outcome.history),
+            },
+        )
+
+    def _adopt_cells(self, candidates: Sequence[Candidate]) -> None:
+        """Notes trials whose Cell was committed before the driver died and could note them."""
+        noted = {Candidate.from_dict(t["candidate"]).id for t in self.store.trials()}
+        for number, candidate in enumerate(candidates):
+            job = self._job(candidate, SEARCH_FOLD)
+            if candidate.id in noted or not self.store.has_cell(job, self.data.fingerprint):
+                continue
+            cell = self.store.cell(candidate.id, SEARCH_FOLD)
+            history = cell.history().to_dict(orient="records")
+            outcome = Outcome("finished", cell.score, history=tuple(history), seconds=cell.train_s)
+            self._note_trial(Trial("search", "cell", job, number), outcome)
+
+    def _pick(self) -> None:
+        """Chooses what is cross-validated: the best by monitor score, at least one of every arm's backbone."""
+        if self.config.search is None:
+            self._kept = list(dict.fromkeys(arm.default for arm in self.arms))
+            return
+        order = {"finished": 0, "stopped": 1}
+        trials = [t for t in self.store.trials() if t["status"] in order and t["score"] is not None]
+        # Stopped trials come last: the scheduler has found them weak, and their fold is still to be trained.
+        trials.sort(key=lambda t: (order[t["status"]], -self.metric.improvement(t["score"], 0.0), t["number"]))
+        ranked = list(dict.fromkeys(Candidate.from_dict(t["candidate"]) for t in trials))
+        first = {}
+        for candidate in ranked:
+            first.setdefault((candidate.backbone, candidate.weights), candidate)
+        must = list(first.values())
+        rest = [c for c in ranked if c not in must]
+        chosen = set(self._affordable(must + rest[: max(0, self.config.keep - len(must))], len(must), trials))
+        self._kept = [c for c in ranked if c in chosen]
+
+    def _affordable(
+        self, kept: list[Candidate], n_must: int, trials: Sequence[Mapping[str, Any]]
+    ) -> list[Candidate]:
+        """Those that a budget has time to cross-validate; the first `n_must` whatever it takes.
+
+        What is left out is recorded.
+        """
+        if self.config.budget is None:
+            return kept
+        left = self._began + SWEEP_SHARE * self.config.budget - time.monotonic()
+        per_epoch = {
+            Candidate.from_dict(t["candidate"]).id: t["seconds"] / max(1, t["epochs"]) for t in reversed(trials)
+        }
+        chosen: list[Candidate] = []
+        for position, candidate in enumerate(kept):
+            jobs = [self._job(candidate, f) for f in range(len(self.data.folds))]
+            missing = sum(not self.store.has_cell(job, self.data.fingerprint) for job in jobs)
+            cost = per_epoch[candidate.id] * candidate.recipe.epochs * missing / self._slots
+            if position >= n_must and cost > left:
+                self._failed[candidate.id] = {
+                    "name": candidate.name,
+                    "candidate": candidate.to_dict(),
+                    "fold": None,
+                    "stage": "crossval",
+                    "reason": f"left out: its folds need about {cost:.0f} s and the budget has {max(0, left):.0f} s left",
+                }
+                continue
+            left -= cost
+            chosen.append(candidate)
+        return chosen
+
+    def _deadline(self) -> float | None:
+        """When a budget ends the search."""
+        return None if self.config.budget is None else self._began + SEARCH_SHARE * self.config.budget
+
+    def _anything_missing(self) -> bool:
+        """Whether Ray is needed at all: a finished run is read without starting it."""
+        if self.config.numerics == "auto" and any(b.name not in self._numerics() for b in self.backbones):
+            return True
+        if self._measure() or self._screen():
+            return True
+        search = self._search()
+        if search is not None and search.total:
+            return True
+        return self._crossval() is not None
+
+    def _collect(self) -> None:
+        everyone = self._probes() + self._kept
+        for candidate in everyone:
+            jobs = [self._job(candidate, f) for f in range(len(self.data.folds))]
+            missing = [j.fold for j in jobs if not self.store.has_cell(j, self.data.fingerprint)]
+            if not missing:
+                self.result.candidates.append(candidate)
+        self.result.failed = list(self._failed.values())
+        if not self.result.candidates:
+            reasons = "; ".join(f"{f['name']}: {f['reason']}" for f in self.result.failed) or "no trial ended"
+            raise TrainingError(f"no candidate could be trained on every fold: {reasons}")

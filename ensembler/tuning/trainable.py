@@ -1,0 +1,95 @@
+"""What a Ray worker does: one trial after another in one process, so that torch is imported once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import traceback
+from collections.abc import Generator
+from typing import Any, Protocol
+
+from ray import tune
+
+from ..errors import EnsemblerError
+from ..training.candidate import CellResult, Epoch, TrainingData
+from ..training.loop import fit_cell
+from ..training.numerics import measure_numerics
+from .plan import Trial
+
+
+class CellSink(Protocol):
+    """Where finished Cells go; the run's store in production."""
+
+    def commit_cell(self, result: CellResult, fingerprint: str) -> bool:
+        """Stores a Cell; False when it was there already."""
+
+
+class CellTrainable(tune.Trainable):  # type: ignore[misc]
+    """Runs a `Trial`: a step is an epoch, the last step predicts the holdout and commits the Cell.
+
+    An exception of a trial ends that trial alone: it is reported with its reason, and the worker takes the next.
+    """
+
+    _run: Generator[Epoch, None, CellResult] | None
+
+    def setup(self, config: dict[str, Any], data: TrainingData, sink: CellSink) -> None:
+        """Called by Ray once a worker."""
+        self._data = data
+        self._sink = sink
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Called by Ray when this worker takes its next trial; nothing of the last one is left."""
+        self.cleanup()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Called by Ray when a trial is stopped: the abandoned Cell frees its memory."""
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+
+    def step(self) -> dict[str, Any]:
+        """Trains one epoch, or ends the trial."""
+        began = time.perf_counter()
+        try:
+            report = self._advance()
+        except Exception as error:  # recorded with its reason and shown on the leaderboard
+            own = isinstance(error, EnsemblerError)
+            report = {
+                "ended": "failed",
+                "reason": str(error) if own else f"{type(error).__name__}: {error}",
+                "error_type": type(error).__name__,
+                "traceback": "" if own else traceback.format_exc(limit=-6),
+            }
+        self._last |= report
+        result = {
+            **self._last,
+            "step_s": time.perf_counter() - began,
+            "reported": bool(report.get("epoch")),
+            "done": "ended" in report,
+        }
+        if result["done"]:
+            self.cleanup()
+        return result
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._trial = Trial.from_config(config)
+        # ASHA reads `epoch` and `score` of every result, also of one that failed before its first epoch.
+        self._last: dict[str, Any] = {"epoch": 0, "score": float("nan")}
+        self._run = fit_cell(self._trial.job, self._data) if self._trial.kind == "cell" else None
+
+    def _advance(self) -> dict[str, Any]:
+        if self._run is None:
+            choice, speeds = measure_numerics(self._trial.job, self._data)
+            extra = {**dataclasses.asdict(choice), "images_per_s": speeds}
+            return {"ended": "finished", "extra": json.dumps(extra)}  # Tune flattens nested results
+        try:
+            epoch = next(self._run)
+        except StopIteration as end:
+            result: CellResult = end.value
+            self._sink.commit_cell(result, self._data.fingerprint)
+            return {"ended": "finished", "score": result.score}
+        return dataclasses.asdict(epoch)

@@ -1,0 +1,62 @@
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from ensembler.combiners.mean import Mean
+from ensembler.combiners.stacking import Stacking, _features, _fit_path
+from ensembler.metrics import METRICS
+from ensembler.predictions import Predictions
+
+
+def test_corrects_a_member_that_confuses_two_classes(library):
+    predictions = library()
+    swapped = predictions.proba[:, :, [1, 0, 2, 3]]
+    predictions = predictions.with_proba(swapped, predictions.members)
+    log_loss = METRICS["log_loss"]
+    mean, stacked = (
+        log_loss(predictions.labels, c.fit(predictions).predict(predictions).proba[0])
+        for c in (Mean(), Stacking())
+    )
+    assert stacked < 0.75 * mean
+
+
+def test_random_labels_are_left_to_the_mean(library):
+    predictions = library()
+    uniform = predictions.with_proba(np.full((2, 300, 4), 0.25), ["a", "b"])
+    combiner = Stacking().fit(uniform)
+    np.testing.assert_allclose(combiner.predict(uniform).proba, 0.25, atol=0.02)
+
+
+def test_no_penalty_that_helps_is_exactly_the_mean():
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.arange(2), 20)
+    proba = np.tile([0.5, 0.5], (1, 40, 1))
+    shifted = Predictions.from_arrays(proba, labels, rng.permutation(np.arange(40) % 4))
+    combiner = Stacking().fit(shifted)
+    assert np.isinf(combiner.penalty_[0])
+    np.testing.assert_array_equal(combiner.predict(shifted).proba, Mean().fit(shifted).predict(shifted).proba)
+
+
+def test_the_fit_is_scikit_learns_where_the_offset_says_nothing(library):
+    predictions = library(n_members=2)
+    features = _features(predictions.proba)
+    offset = np.zeros((300, 4))
+    penalty = 0.01
+    coef = _fit_path(features, offset, predictions.labels, (1.0, penalty))[-1]
+    model = LogisticRegression(C=1 / (penalty * 300), fit_intercept=False, tol=1e-8, max_iter=1000)
+    model.fit(features, predictions.labels)
+    np.testing.assert_allclose(coef.T, model.coef_, atol=2e-4)
+
+
+def test_penalties_are_chosen_from_those_given(library):
+    combiner = Stacking(penalties=[0.5, 0.05]).fit(library())
+    assert combiner.penalty_[0] in (np.inf, 0.5, 0.05)
+    assert combiner.get_params()["penalties"] == (0.5, 0.05)
+
+
+def test_a_larger_penalty_stays_closer_to_the_mean(library):
+    predictions = library()
+    offset = np.log(predictions.proba.mean(axis=0))
+    coefs = _fit_path(_features(predictions.proba), offset, predictions.labels, (np.inf, 10.0, 0.1, 0.001))
+    sizes = [np.abs(coef).sum() for coef in coefs]
+    assert sizes[0] == 0
+    assert sizes == sorted(sizes)

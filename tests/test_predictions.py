@@ -1,0 +1,166 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ensembler.errors import PredictionsError
+from ensembler.predictions import Predictions
+
+PROBA = np.array([[[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [[0.7, 0.3], [0.5, 0.5], [0.1, 0.9]]])
+
+
+def valid(**changes):
+    arguments = {"proba": PROBA, "labels": [0, 1, 0], "fold": [0, 1, 1]} | changes
+    return Predictions.from_arrays(**arguments)
+
+
+def changed(row, values):
+    proba = PROBA.copy()
+    proba[1, row] = values
+    return proba
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"proba": PROBA[0, 0]}, "proba: has 1 dimensions"),
+        ({"proba": PROBA[:, :, :1]}, r"proba: shape \(2, 3, 1\); expected at least one member, one sample"),
+        ({"proba": changed(1, [np.nan, 1])}, r"proba: member 'm1', sample '1': \[NaN, 1.0\] is not finite"),
+        ({"proba": changed(2, [-0.5, 1.5])}, "member 'm1', sample '2': .* outside"),
+        ({"proba": changed(0, [0.9, 0.9])}, "member 'm1', sample '0': .* does not sum to 1; give probab"),
+        ({"proba": np.full((2, 3, 2), "a")}, "proba: <U1 values; expected numbers"),
+        ({"labels": [0, 1]}, "labels: 2 entries; proba has 3"),
+        ({"labels": [0, 2, 1]}, "labels: 2 for sample '1'; expected 0 to 1"),
+        ({"labels": [0, 0.5, 1]}, "labels: float64 values such as .*; expected integers"),
+        ({"fold": None}, "fold: missing"),
+        ({"fold": [0, -1, 1]}, "fold: -1 for sample '1'; expected 0 or more"),
+        ({"fold": [0, 70000, 1]}, "fold: values outside the range of int16"),
+        ({"fold": [0, 0, 0], "split": "test"}, "fold: 0 for sample '0'; expected -1 on the test split"),
+        ({"split": "train", "fold": [0, 0, 1]}, "split: 'train'; expected 'oof' or 'test'"),
+        ({"members": ["a", "a"]}, "members: 'a' appears twice"),
+        ({"members": ["a"]}, "members: 1 entries; proba has 2"),
+        ({"classes": ["x", "x"]}, "classes: 'x' appears twice"),
+        ({"sample_ids": ["i", "j", "i"]}, "sample_ids: 'i' appears twice"),
+    ],
+)
+def test_what_is_wrong_is_named(changes, message):
+    with pytest.raises(PredictionsError, match=message):
+        valid(**changes)
+
+
+def test_types_and_names_are_as_promised():
+    p = valid()
+    assert (p.proba.dtype, p.labels.dtype, p.fold.dtype) == (np.float32, np.int64, np.int16)
+    assert (p.members, p.classes, p.folds) == (("m0", "m1"), ("0", "1"), [0, 1])
+    assert (p.n_members, p.n_samples, p.n_classes) == (2, 3, 2)
+    assert valid(proba=PROBA[0]).n_members == 1
+
+
+def test_arrays_are_read_only_and_the_callers_are_not():
+    proba, labels = PROBA.copy(), np.array([0, 1, 0])
+    p = valid(proba=proba, labels=labels)
+    with pytest.raises(ValueError, match="read-only"):
+        p.proba[0, 0, 0] = 1
+    proba[0, 0] = labels[0] = 1
+    assert p.proba[0, 0, 0] == np.float32(0.9)
+    assert p.labels[0] == 0
+
+
+def test_selecting_cutting_and_joining():
+    p = valid(members=["a", "b"], sample_ids=["x", "y", "z"])
+    np.testing.assert_array_equal(p.select(["b", "a"]).proba, p.proba[::-1])
+    rows = p.rows(p.fold == 1)
+    assert list(rows.sample_ids) == ["y", "z"]
+    np.testing.assert_array_equal(rows.proba, p.proba[:, 1:])
+    joined = Predictions.concat([p.select(["b"]), p.select(["a"])])
+    assert joined.members == ("b", "a")
+    with pytest.raises(PredictionsError, match=r"member 'c': not among \['a', 'b'\]"):
+        p.select(["c"])
+    with pytest.raises(PredictionsError, match="'a' appears twice"):
+        Predictions.concat([p, p])
+    with pytest.raises(PredictionsError, match="other samples"):
+        Predictions.concat([p, valid(members=["c", "d"])])
+    with pytest.raises(PredictionsError, match="nothing to concatenate"):
+        Predictions.concat([])
+
+
+def assert_same(one, other):
+    for name, array in one.arrays().items():
+        np.testing.assert_array_equal(array, other.arrays()[name])
+    assert one.split == other.split
+
+
+def test_npz_keeps_everything(tmp_path):
+    oof = valid(members=["a", "b"], classes=["cat", "dog"], sample_ids=["x", "y", "z"])
+    test = Predictions.from_arrays(PROBA, [1, 1, 0], members=["a", "b"], classes=["cat", "dog"], split="test")
+    oof.save(tmp_path / "p.npz", test)
+    loaded, loaded_test = Predictions.load(tmp_path / "p.npz")
+    assert_same(loaded, oof)
+    assert_same(loaded_test, test)
+    oof.save(tmp_path / "q.npz")
+    assert Predictions.load(tmp_path / "q.npz")[1] is None
+
+
+def long_table():
+    lines = ["member,sample_id,fold,label,cat,dog,split"]
+    for m, member in enumerate("ab"):
+        for i in range(3):
+            cat, dog = PROBA[m, i]
+            lines.append(f"{member},s{i},{i % 2},{['cat', 'dog'][i % 2]},{cat},{dog},oof")
+        lines.append(f"{member},t0,,dog,0.5,0.5,test")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_long_tables(tmp_path, suffix):
+    path = tmp_path / f"p{suffix}"
+    if suffix == ".csv":
+        path.write_text(long_table())
+    else:
+        pd.read_csv(io.StringIO(long_table())).to_parquet(path)
+    oof, test = Predictions.load(path)
+    np.testing.assert_array_equal(oof.proba, PROBA.astype(np.float32))
+    assert (oof.members, oof.classes, list(oof.labels)) == (("a", "b"), ("cat", "dog"), [0, 1, 0])
+    assert (test.split, test.n_samples, list(test.labels)) == ("test", 1, [1])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("a,s1,1,dog", "a,s0,1,dog", "member 'a': sample 's0' appears twice"),
+        ("b,s1,1,dog", "b,s9,1,dog", "member 'a': lacks 1 of 4 samples, first 's9'"),
+        ("b,s1,1,dog", "b,s1,0,dog", "sample 's1': fold is .* for member 'b' but .* for 'a'"),
+        ("b,s1,1,dog", "b,s1,1,cat", "sample 's1': label is 'cat' for member 'b' but 'dog' for 'a'"),
+        (",dog,", ",cow,", "label 'cow' has no probability column"),
+        ("sample_id", "image", r"columns \['sample_id'\] missing"),
+    ],
+)
+def test_faults_of_a_long_table_are_named_with_the_file(tmp_path, old, new, message):
+    path = tmp_path / "p.csv"
+    path.write_text(long_table().replace(old, new))
+    with pytest.raises(PredictionsError, match=rf"p\.csv: {message}"):
+        Predictions.load(path)
+
+
+def test_files_that_are_none_of_ours(tmp_path):
+    with pytest.raises(PredictionsError, match="no such file"):
+        Predictions.load(tmp_path / "absent.npz")
+    (tmp_path / "p.pkl").write_bytes(b"x")
+    with pytest.raises(PredictionsError, match=r"unknown format '\.pkl'; give an \.npz"):
+        Predictions.load(tmp_path / "p.pkl")
+    (tmp_path / "broken.npz").write_bytes(b"not a zip")
+    with pytest.raises(PredictionsError, match="cannot be read as npz"):
+        Predictions.load(tmp_path / "broken.npz")
+    np.savez(tmp_path / "lacking.npz", proba=PROBA)
+    with pytest.raises(PredictionsError, match=r"arrays \['fold', 'labels'\] missing"):
+        Predictions.load(tmp_path / "lacking.npz")
+    np.savez(tmp_path / "unlabelled.npz", proba=PROBA, labels=[0, 1, 0], fold=[0, 1, 1], test_proba=PROBA)
+    with pytest.raises(PredictionsError, match="'test_labels' missing"):
+        Predictions.load(tmp_path / "unlabelled.npz")
+
+
+def test_objects_are_never_unpickled(tmp_path):
+    np.savez(tmp_path / "p.npz", proba=PROBA, labels=[0, 1, 0], fold=[0, 1, 1], members=np.array([{}, 1]))
+    with pytest.raises(PredictionsError, match="pickle"):
+        Predictions.load(tmp_path / "p.npz")

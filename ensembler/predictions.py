@@ -404,7 +404,7 @@ class Predictions:
     # ------------------------------------------------------------------ validity
 
     def _replace(self, **changes: Any) -> Predictions:
-        values = {
+        values: dict[str, Any] = {
             "proba": self.proba,
             "members": self.members,
             "sample_ids": self.sample_ids,

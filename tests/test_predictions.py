@@ -132,7 +132,7 @@ def test_long_tables(tmp_path, suffix):
         ("b,s1,1,dog", "b,s9,1,dog", "member 'a': lacks 1 of 4 samples, first 's9'"),
         ("b,s1,1,dog", "b,s1,0,dog", "sample 's1': fold is .* for member 'b' but .* for 'a'"),
         ("b,s1,1,dog", "b,s1,1,cat", "sample 's1': label is 'cat' for member 'b' but 'dog' for 'a'"),
-        (",dog,", ",cow,", "label 'cow' has no probability column"),
+        ("s1,1,dog", "s1,1,cow", "label 'cow' has no probability column"),
         ("sample_id", "image", r"columns \['sample_id'\] missing"),
     ],
 )
@@ -141,6 +141,13 @@ def test_faults_of_a_long_table_are_named_with_the_file(tmp_path, old, new, mess
     path.write_text(long_table().replace(old, new))
     with pytest.raises(PredictionsError, match=rf"p\.csv: {message}"):
         Predictions.load(path)
+
+
+def test_a_table_without_classes_or_rows_is_refused():
+    with pytest.raises(PredictionsError, match="expected one probability column a class"):
+        Predictions.from_frame(pd.DataFrame(columns=["member", "sample_id", "fold", "label", "cat"]))
+    with pytest.raises(PredictionsError, match="the table is empty"):
+        Predictions.from_frame(pd.DataFrame(columns=["member", "sample_id", "fold", "label", "cat", "dog"]))
 
 
 def test_files_that_are_none_of_ours(tmp_path):
@@ -164,3 +171,43 @@ def test_objects_are_never_unpickled(tmp_path):
     np.savez(tmp_path / "p.npz", proba=PROBA, labels=[0, 1, 0], fold=[0, 1, 1], members=np.array([{}, 1]))
     with pytest.raises(PredictionsError, match="pickle"):
         Predictions.load(tmp_path / "p.npz")
+
+
+# ---------------------------------------------------------------------- fold results
+
+HOLDOUTS = [np.array([0, 2]), np.array([1])]
+
+
+def assembled(parts, holdouts=HOLDOUTS):
+    return Predictions.assemble(
+        parts,
+        members=["a", "b"],
+        holdouts=holdouts,
+        labels=np.array([0, 1, 0]),
+        sample_ids=["x", "y", "z"],
+        classes=["cat", "dog"],
+    )
+
+
+def fold_results():
+    return {(name, f): PROBA[m, rows] for m, name in enumerate("ab") for f, rows in enumerate(HOLDOUTS)}
+
+
+def test_fold_results_are_put_in_their_rows():
+    p = assembled(fold_results())
+    np.testing.assert_array_equal(p.proba, PROBA.astype(np.float32))
+    assert list(p.fold) == [0, 1, 0]
+
+
+def test_every_gap_between_fold_results_is_named():
+    parts = fold_results()
+    del parts["a", 1], parts["b", 0]
+    with pytest.raises(PredictionsError, match=r"2 fold results missing: \(a, fold 1\), \(b, fold 0\)"):
+        assembled(parts)
+
+
+def test_fold_results_over_other_rows_are_refused():
+    with pytest.raises(PredictionsError, match="holdouts: cover 2 of 3 rows"):
+        assembled(fold_results(), [np.array([0]), np.array([1])])
+    with pytest.raises(PredictionsError, match=r"member 'b', fold 1: shape \(2, 2\); expected \(1, 2\)"):
+        assembled(fold_results() | {("b", 1): PROBA[1, :2]})

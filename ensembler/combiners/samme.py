@@ -44,8 +44,7 @@ class Samme(Combiner):
         n_classes = proba.shape[2]
         alphas = samme_alphas(proba.argmax(axis=2) != labels, n_classes, self.rounds)
         self.weights_ = alphas / alphas.sum()
-        # One unanimous vote a class, right once: without these rows, votes that never err would be given
-        # certainty.
+        # A unanimous vote a class, right once: without these rows, votes that never err would become certain.
         unanimous = np.tile(np.eye(n_classes)[0], (n_classes, 1))
         self.temperature_ = np.array(
             [

@@ -1,2 +1,1 @@
-"""Honest scores and what follows from them: cross-fitting, significance, calibration, diversity, cost,
-leaderboard."""
+"""Honest scores and what follows from them: significance, calibration, diversity, cost, the leaderboard."""

@@ -43,9 +43,8 @@ def cross_fit(
     a row takes part in its own prediction through the combiner.
 
     What remains: a base model that predicts fold A was trained on the labels of fold B, so the rows the
-    combiner learns from are not quite independent of the labels it is judged on. With sound base models
-    (their rows are themselves out-of-fold) this is second-order; only nested training, k times the price,
-    would remove it.
+    combiner learns from are not quite independent of the labels it is judged on. Only nested training,
+    at k times the price, would remove it.
 
     Args:
         combiner: its hyperparameters count; it is neither fitted nor changed.

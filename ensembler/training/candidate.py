@@ -88,8 +88,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """Readable and unique: backbone, strategy, and enough of the id to tell recipes apart."""
-        start = "-random" if self.weights == "random" and self.strategy != "probe" else ""
-        return f"{self.backbone}{start}-{self.strategy}-{self.id[:4]}"
+        return f"{self.backbone}-{self.strategy}-{self.id[:4]}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are hashed and stored."""

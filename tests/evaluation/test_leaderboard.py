@@ -11,14 +11,16 @@ from ensembler.evaluation.cost import Cost
 from ensembler.evaluation.cross_fit import cross_fit
 from ensembler.evaluation.leaderboard import Leaderboard, build_leaderboard
 from ensembler.metrics import METRICS
+from ensembler.predictions import Predictions
 
 LOG_LOSS, ACCURACY = METRICS["log_loss"], METRICS["accuracy"]
 
 #: What readers of the JSON rely on.
 KEYS = {
-    "name", "kind", "members", "metric", "cv", "cv_low", "cv_high", "fold_scores", "test", "accuracy", "log_loss",
-    "ece", "delta_best_single", "delta_low", "delta_high", "p_value", "tied_with_best", "optimism", "latency_ms",
-    "params", "train_s", "backbone", "strategy", "weights", "note",
+    "name", "kind", "members", "metric", "cv", "cv_low", "cv_high", "fold_scores", "test",
+    "accuracy", "log_loss", "ece", "delta_best_single", "delta_low", "delta_high", "p_value",
+    "tied_with_best", "optimism", "latency_ms", "params", "train_s", "backbone", "strategy",
+    "weights", "note",
 }  # fmt: skip
 
 
@@ -94,9 +96,10 @@ def test_tied_with_the_best_is_a_paired_comparison(library):
 
 def test_groups_widen_the_intervals(library):
     one = library(n_samples=60)
-    repeated = one.rows(np.repeat(np.arange(60), 10))
+    ten = np.repeat(np.arange(60), 10)
+    repeated = Predictions.from_arrays(one.proba[:, ten], one.labels[ten], one.fold[ten])
     naive = rows(build_leaderboard(repeated, [], LOG_LOSS))["m0"]
-    honest = rows(build_leaderboard(repeated, [], LOG_LOSS, groups=np.repeat(np.arange(60), 10)))["m0"]
+    honest = rows(build_leaderboard(repeated, [], LOG_LOSS, groups=ten))["m0"]
     assert honest["cv_high"] - honest["cv_low"] > 2 * (naive["cv_high"] - naive["cv_low"])
 
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from safetensors import SafetensorError
+
 from .errors import StoreError
 
 #: Scratch names start with this; whoever lists a folder skips them.
@@ -33,11 +35,14 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turns an OSError into a StoreError that names the path, the cause and the way out."""
+    """Turns an OSError into a StoreError that names the path, the cause and the way out.
+
+    safetensors reports a full disk by an error of its own.
+    """
     try:
         yield
-    except OSError as error:
-        cause = error.strerror or str(error)
+    except (OSError, SafetensorError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
         raise StoreError(
             f"{path}: cannot be written: {cause}; free space or choose another folder, then run the same command again"
         ) from error
@@ -89,7 +94,7 @@ def write_folder(target: Path, fill: Callable[[Path], object], *, keep_if: Calla
             target.parent.mkdir(parents=True, exist_ok=True)
             scratch.mkdir()
             fill(scratch)
-            for file in scratch.iterdir():
+            for file in scratch.rglob("*"):
                 sync(file)
             sync(scratch)
             return _place(scratch, target, keep_if)
@@ -98,17 +103,20 @@ def write_folder(target: Path, fill: Callable[[Path], object], *, keep_if: Calla
 
 
 def _place(scratch: Path, target: Path, keep_if: Callable[[Path], bool]) -> bool:
+    old = scratch_path(target)
     if target.exists():
         if keep_if(target):
             return False
-        old = scratch_path(target)
         target.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
     try:
         scratch.rename(target)
     except OSError:
         if target.exists() and keep_if(target):  # another writer of the same content was faster
             return False
+        if old.exists():
+            old.rename(target)
         raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
     sync(target.parent)
     return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -56,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(metavar="COMMAND", required=True, dest="command")
 
     def add(name: str, verb: Any, summary: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:], parents=[common])
+        sub = verbs.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:], parents=[common]
+        )
         sub.set_defaults(verb=verb)
         return sub
 
@@ -68,11 +71,15 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("config", type=Path, help="an experiment in YAML")
         sub.add_argument("-o", "--run", type=Path, metavar="RUN", help="run directory (default: runs/<name>)")
 
-    sub = add("combine", _combine, "fit and cross-fit the combiners of a run, or of predictions from anywhere")
+    sub = add(
+        "combine", _combine, "fit and cross-fit the combiners of a run, or of predictions from anywhere"
+    )
     sub.add_argument("run_dir", type=Path, nargs="?", metavar="RUN", help="a run directory")
     sub.add_argument("--predictions", type=Path, metavar="FILE", help=".npz, .csv or .parquet, out of fold")
     sub.add_argument("-o", "--run", type=Path, metavar="RUN", help="run directory for --predictions")
-    sub.add_argument("--metric", default=None, help="of the leaderboard, with --predictions (default: log_loss)")
+    sub.add_argument(
+        "--metric", default=None, help="of the leaderboard, with --predictions (default: log_loss)"
+    )
 
     sub = add("compare", _compare, "rebuild the leaderboard of a run")
     sub.add_argument("run_dir", type=Path, metavar="RUN", help="a run directory")
@@ -87,7 +94,9 @@ def parser() -> argparse.ArgumentParser:
 
     sub = add("export", _export, "write the winner, or a named row, as a bundle")
     sub.add_argument("run_dir", type=Path, metavar="RUN", help="a run directory")
-    sub.add_argument("--ensemble", metavar="NAME", help="a row of the leaderboard (default: the recommended one)")
+    sub.add_argument(
+        "--ensemble", metavar="NAME", help="a row of the leaderboard (default: the recommended one)"
+    )
     sub.add_argument("-o", "--output", type=Path, metavar="BUNDLE", help="(default: bundles/<name>-<row>)")
 
     sub = add("predict", _predict, "classify images with a bundle")
@@ -96,7 +105,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", type=Path, metavar="CSV", help="(default: standard output)")
 
     sub = add("app", _app, "open the app in a browser; it listens on loopback alone")
-    sub.add_argument("runs", type=Path, nargs="?", default=Path("runs"), metavar="RUNS", help="(default: runs)")
+    sub.add_argument(
+        "runs", type=Path, nargs="?", default=Path("runs"), metavar="RUNS", help="(default: runs)"
+    )
     sub.add_argument("--port", type=int, default=8501)
     sub.add_argument("--address", default="127.0.0.1", help="where to listen (default: 127.0.0.1)")
     sub.add_argument("--headless", action="store_true", help="do not open a browser")
@@ -220,7 +231,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _show(board: Leaderboard) -> None:
-    print(board.to_table())
+    print(board.to_table(max(100, shutil.get_terminal_size((140, 24)).columns)))
     print(f"\n{board.verdict.sentence}")
 
 

@@ -41,15 +41,16 @@ def start_bare_run(
     """
     oof, test = Predictions.load(source)
     fingerprint = _fingerprint(oof)
-    store.claim({"predictions": fingerprint})
-    store.write_predictions(oof, test)
-    store.update_manifest(
-        name=store.name,
-        metric=metric,
-        ensembles=[[name, dict(options)] for name, options in entries],
-        classes=list(oof.classes),
-        source=source.name,
-    )
+    with store.lock():
+        store.claim({"predictions": fingerprint})
+        store.update_manifest(
+            name=store.name,
+            metric=metric,
+            ensembles=[[name, dict(options)] for name, options in entries],
+            classes=list(oof.classes),
+            source=source.name,
+        )
+        store.write_predictions(oof, test)
     return oof
 
 
@@ -84,7 +85,9 @@ def load_fits(store: RunStore, predictions: Predictions) -> list[CrossFit]:
         state, arrays, proba = store.ensemble(name)
         combiner = _restore(state, arrays)
         if set(combiner.members_) != set(predictions.members) or proba.shape != predictions.proba.shape[1:]:
-            raise StoreError(f"{store.path}: ensemble {name!r} is of other members; run `ensembler combine` again")
+            raise StoreError(
+                f"{store.path}: ensemble {name!r} is of other members; run `ensembler combine` again"
+            )
         fits.append(
             CrossFit(
                 name=name,
@@ -168,7 +171,9 @@ def _test_scores(store: RunStore, fits: Sequence[CrossFit], metric: Metric) -> d
     scores = {name: metric(test.labels, test.proba[i]) for i, name in enumerate(test.members)}
     for fit in fits:
         if set(fit.combiner.members_) <= set(test.members):
-            scores[fit.name] = metric(test.labels, fit.combiner.predict(test.select(fit.combiner.members_)).proba[0])
+            scores[fit.name] = metric(
+                test.labels, fit.combiner.predict(test.select(fit.combiner.members_)).proba[0]
+            )
     return scores
 
 

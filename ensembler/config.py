@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +12,23 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigError, did_you_mean
-from .training.candidate import Recipe
+from .training.candidate import RECIPE_LIMITS, Recipe
+from .training.recipes import read_space
 
 #: A config is a page of text; anything larger is not one.
 MAX_CONFIG_BYTES = 1 << 20
+
+#: Sources, splits and weights that are words, whatever files lie beside the config.
+WORDS = ("digits", "official", "random", "pretrained", "pretrained-or-random")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only; reads `1e-3` as a number, as YAML 1.2 does and everybody expects."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 class _Settings(BaseModel):
@@ -37,7 +51,7 @@ def _named(value: Any) -> Any:
         return {"name": value}
     if isinstance(value, Mapping) and len(value) == 1:
         name, options = next(iter(value.items()))
-        if options is None or isinstance(options, Mapping):
+        if options is None or (isinstance(options, Mapping) and "name" not in options):
             return {"name": str(name), **(options or {})}
     raise ValueError("expected a name, or a name with its options as {name: {option: value}}")
 
@@ -156,6 +170,7 @@ class Config(_Settings):
     seed: Annotated[int, Field(ge=0)] = 0
 
     _base_dir: Path = Path()
+    _file: str = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -168,6 +183,11 @@ class Config(_Settings):
     def base_dir(self) -> Path:
         """Folder of the file: what relative paths are relative to."""
         return self._base_dir
+
+    @property
+    def file(self) -> str:
+        """The file's name with its folder's, to cite."""
+        return self._file
 
     @classmethod
     def load(cls, path: str | Path) -> Config:
@@ -191,21 +211,31 @@ class Config(_Settings):
     def parse(cls, text: str, path: Path) -> Config:
         """Validates the text of a config; `path` names it in errors and anchors relative paths."""
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            _refuse_aliases(text, path)
+            node = yaml.compose(text, Loader=_Loader)
             lines = dict(_lines(node, path)) if node is not None else {}
-            values = yaml.safe_load(text)
+            values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f"{path}:{mark.line + 1}" if mark else str(path)
             problem = getattr(error, "problem", None) or str(error).splitlines()[0]
             raise ConfigError(f"{where}: not valid YAML: {problem}") from error
+        except (ValueError, OverflowError) as error:  # a date or a number that looks like one and is none
+            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        except RecursionError:
+            raise ConfigError(f"{path}: nested too deeply; a config has three levels") from None
+        if values is None:
+            raise ConfigError(f"{path}: is empty; expected keys and values such as `name: x`")
         if not isinstance(values, dict):
-            raise ConfigError(f"{path}: holds {type(values).__name__}; expected keys and values such as `name: x`")
+            raise ConfigError(
+                f"{path}: holds a {type(values).__name__}; expected keys and values such as `name: x`"
+            )
         try:
             config = cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError(_explain(error, lines, path, cls)) from error
         config._base_dir = path.resolve().parent
+        config._file = f"{path.resolve().parent.name}/{path.name}"
         config._check_names(lines, path)
         return config
 
@@ -239,9 +269,10 @@ class Config(_Settings):
         fields = list(Recipe.__dataclass_fields__)
         for key, value in self.recipe.items():
             known(("recipe", key), "hyperparameter", key, fields)
-            _check_type(("recipe", key), value, getattr(Recipe(), key), fail)
-        for key in self.search.space if self.search else ():
+            _check_hyperparameter(("recipe", key), key, value, fail)
+        for key, value in (self.search.space if self.search else {}).items():
             known(("search", "space", key), "hyperparameter", key, fields)
+            _check_space(("search", "space", key), key, value, fail)
         names = [(b.name, b.weights) for b in self.backbones]
         for i, pair in enumerate(names):
             if pair in names[:i]:
@@ -261,22 +292,54 @@ class Config(_Settings):
 
 
 def _absolute(value: str, base_dir: Path) -> str:
+    if value in WORDS:
+        return value
     candidate = base_dir / value
     return str(candidate.resolve()) if candidate.exists() else value
 
 
-def _check_type(loc: tuple[Any, ...], value: Any, default: Any, fail: Any) -> None:
+def _check_hyperparameter(loc: tuple[Any, ...], key: str, value: Any, fail: Any) -> None:
+    default = getattr(Recipe(), key)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(default, bool):
         if not isinstance(value, bool):
             fail(loc, f"{value!r}; expected true or false")
-    elif not number or (isinstance(default, int) and value != int(value)):
-        fail(loc, f"{value!r}; expected {'a whole number' if isinstance(default, int) else 'a number'}")
-    elif value < 0:
-        fail(loc, f"{value!r}; expected 0 or more")
+        return
+    whole = isinstance(default, int)
+    if not number or not math.isfinite(value) or (whole and value != int(value)):
+        fail(loc, f"{value!r}; expected {'a whole number' if whole else 'a number'}")
+    low, high = RECIPE_LIMITS[key]
+    if not low <= value <= high:
+        limit = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+        fail(loc, f"{value!r}; expected {limit}")
+
+
+def _check_space(loc: tuple[Any, ...], key: str, value: Any, fail: Any) -> None:
+    """An override of the search space: every value that it can yield must be one that the recipe may hold."""
+    if isinstance(value, list):
+        for one in value:
+            _check_hyperparameter(loc, key, one, fail)
+    elif isinstance(value, Mapping):
+        if isinstance(getattr(Recipe(), key), bool):
+            fail(loc, f"{dict(value)}; expected a list such as [true, false]")
+        for end in ("low", "high"):
+            if end in value:
+                _check_hyperparameter((*loc, end), key, value[end], fail)
+    try:
+        read_space({key: value}, {}, Recipe())
+    except ConfigError as error:
+        fail(loc, str(error).split(": ", 1)[1])
 
 
 # ---------------------------------------------------------------------- errors with lines
+
+
+def _refuse_aliases(text: str, path: Path) -> None:
+    """A few nested aliases stand for billions of nodes; a config needs none."""
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise ConfigError(f"{path}:{line}: alias *{event.anchor} is not allowed; write the value out")
 
 
 def _lines(node: yaml.Node, path: Path, loc: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], int]]:
@@ -307,18 +370,34 @@ def _where(loc: tuple[Any, ...], lines: Mapping[tuple[Any, ...], int], path: Pat
 def _explain(
     error: ValidationError, lines: Mapping[tuple[Any, ...], int], path: Path, model: type[BaseModel]
 ) -> str:
-    problem = error.errors(include_url=False)[0]
-    loc = tuple(part for part in problem["loc"] if part != "literal['auto']" and not _is_type_tag(part))
+    problems = error.errors(include_url=False)
+    problem = problems[0]
+    if problem["type"] == "literal_error" and problem["loc"][-1:] == ("literal['auto']",):
+        # Of the alternatives "auto" and a mapping, the one that was matched furthest says most.
+        same = [p for p in problems if p["loc"][:1] == problem["loc"][:1]]
+        problem = max(same, key=lambda p: len(_plain(p["loc"])))
+    loc = _plain(problem["loc"])
     where = _where(loc, lines, path)
     if problem["type"] == "extra_forbidden":
         valid = _fields_at(model, loc[:-1])
         return f"{where}: unknown key; {did_you_mean(str(loc[-1]), valid)}"
     if problem["type"] == "missing":
         return f"{where}: missing; this key is required"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = (
+        problem["msg"].removeprefix("Value error, ").replace("dictionary or instance of ", "mapping of ")
+    )
     value = problem.get("input")
-    shown = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
+    shown = (
+        repr(value)[:100]
+        if isinstance(value, str | int | float | bool | None)
+        else f"a {type(value).__name__}"
+    )
     return f"{where}: {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _plain(loc: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A location without pydantic's names of the alternatives of a union."""
+    return tuple(part for part in loc if part != "literal['auto']" and not _is_type_tag(part))
 
 
 def _is_type_tag(part: Any) -> bool:

@@ -77,7 +77,9 @@ class Experiment:
         store = RunStore(run).require()
         file = store.path / "config.yaml"
         if not file.exists():
-            raise ConfigError(f"{store.path}: made from bare predictions, so there is nothing to train or export")
+            raise ConfigError(
+                f"{store.path}: made from bare predictions, so there is nothing to train or export"
+            )
         return cls(Config.load(file), store)
 
     # ------------------------------------------------------------------ what a user calls
@@ -205,7 +207,9 @@ class Experiment:
 
     def _compare(self, fits: Sequence[Any] | None = None) -> Leaderboard:
         with self.store.stage("compare"):
-            board = comparison.compare(self.store, fits)  # the winner is chosen here, before any test row is read
+            board = comparison.compare(
+                self.store, fits
+            )  # the winner is chosen here, before any test row is read
         with self.store.stage("test"):
             if self._deploy():
                 board = comparison.compare(self.store, fits)
@@ -245,10 +249,17 @@ class Experiment:
         )
         for backbone in backbones:
             if backbone.weights.file is not None:
-                create(backbone.name, len(table.classes), backbone.weights.file, image_size=self.config.data.image_size)
+                create(
+                    backbone.name,
+                    len(table.classes),
+                    backbone.weights.file,
+                    image_size=self.config.data.image_size,
+                )
         identity = {
             "fingerprint": table.fingerprint,
-            "folds": digest([[list(map(int, part)) for part in (f.train, f.monitor, f.holdout)] for f in folds]),
+            "folds": digest(
+                [[list(map(int, part)) for part in (f.train, f.monitor, f.holdout)] for f in folds]
+            ),
             "image_size": self.config.data.image_size,
             "seed": self.config.seed,
         }
@@ -259,6 +270,7 @@ class Experiment:
         self.store.write_table(frame[["id", "path", "label", "group", "split", "fold"]])
         self.store.update_manifest(
             name=self.config.name,
+            config_file=self.config.file,
             metric=self.config.metric,
             ensembles=[[e.name, e.options] for e in self.config.ensembles],
             classes=list(table.classes),
@@ -322,7 +334,9 @@ class Experiment:
         complete = set(wanted) == set(costs)
         if complete and (table is None or (known is not None and list(known.members) == wanted)):
             return False
-        pixels = np.load(images.test, mmap_mode="r") if images is not None and images.test is not None else None
+        pixels = (
+            np.load(images.test, mmap_mode="r") if images is not None and images.test is not None else None
+        )
         new_costs, proba = {}, []
         latency: dict[tuple[str, bool], float] = {}
         for candidate in candidates:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from .evaluation.calibration import reliability
 from .evaluation.leaderboard import Leaderboard
-from .metrics import ECE_BINS
+from .evaluation.significance import bootstrap_scores, bootstrap_weights, holm, interval, paired_p_value
+from .metrics import ECE_BINS, Metric
 from .predictions import Predictions
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 #: Okabe & Ito (2008): told apart with every common colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 KIND_COLOURS = {"single": PALETTE[0], "ensemble": PALETTE[1]}
+#: Told apart without colour.
+SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "x", "star")
 KIND_SYMBOLS = {"single": "circle", "ensemble": "diamond"}
 _REFERENCE = {"color": "#888888", "dash": "dot", "width": 1}
 
@@ -64,6 +68,132 @@ def leaderboard_figure(frame: pd.DataFrame) -> go.Figure:
     return _named(
         figure, "Single models and ensembles", f"{metric}, out-of-fold, with 95 % interval", "Model"
     ).update_layout(height=160 + 28 * len(frame))
+
+
+# ---------------------------------------------------------------------- differences
+
+
+def difference_frame(
+    predictions: Predictions,
+    metric: Metric,
+    reference: str,
+    groups: ArrayLike | None = None,
+    *,
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What each member gains on one of them over the same rows; resampled as on the leaderboard.
+
+    Columns: name, reference, metric, score, delta, low, high (95 % interval of `delta`, positive is better),
+    p_value (Holm-corrected for the rows of this frame).
+
+    Args:
+        predictions: of the reference and at least one more member.
+        metric: that compares them.
+        reference: the member that the others are held against.
+        groups: (samples,), rows of one group are resampled together.
+        n_boot: resamples.
+        seed: of the resamples.
+    """
+    base = predictions.index(reference)
+    scores = np.array([metric(predictions.labels, slab) for slab in predictions.proba])
+    weights = bootstrap_weights(predictions.n_samples, n_boot, seed, groups)
+    resampled = bootstrap_scores(predictions, metric, weights)
+    deltas = metric.improvement(scores, scores[base])
+    gains = metric.improvement(resampled, resampled[base])
+    others = [row for row in range(predictions.n_members) if row != base]
+    p_values = holm([paired_p_value(deltas[row], gains[row]) for row in others])
+    columns = ["name", "reference", "metric", "score", "delta", "low", "high", "p_value"]
+    return pd.DataFrame(
+        [
+            (
+                predictions.members[row],
+                reference,
+                metric.name,
+                scores[row],
+                deltas[row],
+                *interval(gains[row]),
+                p,
+            )
+            for row, p in zip(others, p_values, strict=True)
+        ],
+        columns=columns,
+    )
+
+
+def difference_figure(frame: pd.DataFrame) -> go.Figure:
+    """Gains with 95 % interval bars; a bar that reaches the line at zero leaves open that there is no gain."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    names = [_text(n) for n in frame["name"]]
+    figure.add_scatter(
+        x=frame["delta"],
+        y=names,
+        mode="markers",
+        marker={"color": PALETTE[0], "size": 10},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": frame["high"] - frame["delta"],
+            "arrayminus": frame["delta"] - frame["low"],
+        },
+        hovertemplate="%{y}: %{x:+.4f}<extra></extra>",
+    )
+    figure.add_vline(0, line=_REFERENCE)
+    _categories(figure, y=names[::-1])
+    metric = _title(frame["metric"].iloc[0]) if len(frame) else "Score"
+    reference = _text(frame["reference"].iloc[0]) if len(frame) else "the reference"
+    return _named(
+        figure, f"Gain on {reference}", f"Gain in {metric[:1].lower()}{metric[1:]}, right is better", "Model"
+    )
+
+
+# ---------------------------------------------------------------------- classes
+
+
+def class_frame(predictions: Predictions, members: Sequence[str] | None = None) -> pd.DataFrame:
+    """How well each member does on each class.
+
+    Columns: member, label, count, recall (share of the class that is found), precision (share of what is taken
+    for the class that is it; missing where nothing is taken for it).
+    """
+    classes = np.arange(predictions.n_classes)
+    count = np.bincount(predictions.labels, minlength=len(classes))
+    parts = []
+    for member in members or predictions.members:
+        chosen = predictions.proba[predictions.index(member)].argmax(axis=1)
+        hits = np.bincount(predictions.labels[chosen == predictions.labels], minlength=len(classes))
+        taken = np.bincount(chosen, minlength=len(classes))
+        shares = {
+            "recall": hits / np.where(count, count, np.nan),
+            "precision": hits / np.where(taken, taken, np.nan),
+        }
+        parts.append(pd.DataFrame({"member": member, "label": predictions.classes, "count": count, **shares}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def class_figure(frame: pd.DataFrame) -> go.Figure:
+    """The recall of every class, a mark a member."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for i, (member, part) in enumerate(frame.groupby("member", sort=False)):
+        figure.add_scatter(
+            name=_text(member),
+            x=part["recall"],
+            y=[_text(c) for c in part["label"]],
+            mode="markers",
+            marker={"color": PALETTE[i % len(PALETTE)], "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 10},
+            customdata=part["count"],
+            hovertemplate="%{y}: %{x:.1%} of %{customdata} images",
+        )
+    labels = [_text(c) for c in dict.fromkeys(frame["label"])]
+    _categories(figure, y=labels[::-1])
+    figure.update_xaxes(tickformat=".0%")
+    return _named(figure, "Recall of each class", "Recall", "Class").update_layout(
+        height=160 + 24 * len(labels)
+    )
 
 
 # ---------------------------------------------------------------------- confusion

@@ -134,7 +134,9 @@ class Predictions:
         missing = [c for c in needed if c not in frame.columns]
         if missing:
             raise PredictionsError(f"columns {missing} missing; found {list(frame.columns)[:12]}")
-        classes = [str(c) for c in frame.columns if c not in ("member", "sample_id", "label", "fold", "split")]
+        classes = [
+            str(c) for c in frame.columns if c not in ("member", "sample_id", "label", "fold", "split")
+        ]
         if len(classes) < 2:
             raise PredictionsError(f"class columns: found {classes}; expected one probability column a class")
         frame = frame.assign(member=frame["member"].astype(str), sample_id=frame["sample_id"].astype(str))
@@ -226,9 +228,7 @@ class Predictions:
                         f"member {member!r}, fold {f}: shape {part.shape}; expected {(len(rows), len(classes))}"
                     )
                 proba[m, rows] = part
-        return cls.from_arrays(
-            proba, labels, fold, members=members, classes=classes, sample_ids=sample_ids
-        )
+        return cls.from_arrays(proba, labels, fold, members=members, classes=classes, sample_ids=sample_ids)
 
     # ------------------------------------------------------------------ reading
 
@@ -439,7 +439,9 @@ class Predictions:
         ):
             unique, counts = np.unique(np.asarray(values), return_counts=True)
             if len(unique) != len(values):
-                raise PredictionsError(f"{name}: {str(unique[counts > 1][0])!r} appears twice; names are unique")
+                raise PredictionsError(
+                    f"{name}: {str(unique[counts > 1][0])!r} appears twice; names are unique"
+                )
         outside = (self.labels < 0) | (self.labels >= n_classes)
         if outside.any():
             i = int(np.argmax(outside))

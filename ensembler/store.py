@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,9 @@ from .predictions import Predictions
 from .training.candidate import Candidate, CellJob, CellResult
 
 MANIFEST_VERSION = 1
+
+#: What damaged files raise when they are read.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, SafetensorError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +77,13 @@ class StoredCell:
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """The stored tensors."""
-        return cast("dict[str, NDArray[Any]]", load_file(self.path / "model.safetensors"))
+        with _reading_cell(self.path):
+            return load_file(self.path / "model.safetensors")
 
     def history(self) -> pd.DataFrame:
         """One row an epoch; see `Epoch`."""
-        return pd.read_parquet(self.path / "history.parquet")
+        with _reading_cell(self.path):
+            return pd.read_parquet(self.path / "history.parquet")
 
 
 class RunStore:
@@ -110,6 +116,7 @@ class RunStore:
         Raises:
             RunLockedError: naming the process that holds it.
         """
+        fresh = not self.path.exists()
         with naming(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
@@ -117,7 +124,7 @@ class RunStore:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                who = _read_json(holder) if holder.exists() else {}
+                who = _read_if_there(holder)
                 raise RunLockedError(
                     f"{self.path}: already being worked on by process {who.get('pid', 'unknown')} on "
                     f"{who.get('host', 'unknown')} since {who.get('since', 'unknown')}; wait, or stop it first"
@@ -128,14 +135,20 @@ class RunStore:
             self._sweep_scratch()
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            with naming(self.path):
+                holder.unlink(missing_ok=True)
+                if fresh and [p.name for p in self.path.iterdir()] == [".lock"]:
+                    shutil.rmtree(self.path)  # refused before anything was written: leave no empty run behind
             lock.release()
 
     def _sweep_scratch(self) -> None:
         """Removes what a killed writer left behind; only the holder of the lock may."""
         for pattern in (f"{SCRATCH}*", f"*/{SCRATCH}*", f"*/*/{SCRATCH}*"):
             for path in self.path.glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ config, manifest, table, events
 
@@ -214,12 +227,19 @@ class RunStore:
                 os.close(handle)
 
     def events(self) -> list[dict[str, Any]]:
-        """Every event so far, oldest first; a last line cut short by a crash is left out."""
+        """Every event so far, oldest first; a line cut short by a crash or a full disk is left out."""
         file = self.path / "events.jsonl"
         if not file.exists():
             return []
-        lines = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        events = []
+        for line in file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                events.append(event)
+        return events
 
     # ------------------------------------------------------------------ cells
 
@@ -275,7 +295,7 @@ class RunStore:
             StoreError: it is absent or damaged.
         """
         path = self._cell_path(candidate_id, fold)
-        try:
+        with _reading_cell(path):
             record = _read_json(path / "result.json")
             proba = np.load(path / "proba.npy", allow_pickle=False)
             return StoredCell(
@@ -291,8 +311,17 @@ class RunStore:
                 key=record["key"],
                 path=path,
             )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise StoreError(f"{path}: no readable Cell ({error}); delete the folder and run again") from error
+
+    def histories(self) -> pd.DataFrame:
+        """Learning curves of the candidates on the board: candidate, fold, then the columns of `Epoch`."""
+        manifest = self.manifest()
+        frames = [
+            self.cell(candidate.id, fold).history().assign(candidate=candidate.name, fold=fold)
+            for candidate in (Candidate.from_dict(c) for c in manifest.get("candidates", []))
+            for fold in range(manifest["k"])
+            if candidate.strategy != "probe"
+        ]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     # ------------------------------------------------------------------ search
 
@@ -308,7 +337,11 @@ class RunStore:
     # ------------------------------------------------------------------ ensembles and leaderboard
 
     def write_ensemble(
-        self, name: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], predictions: Predictions
+        self,
+        name: str,
+        state: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+        predictions: Predictions,
     ) -> None:
         """Stores a fitted combiner and its cross-fitted predictions, replacing what stood there."""
 
@@ -330,8 +363,10 @@ class RunStore:
             state = _read_json(folder / "state.json")
             arrays = load_file(folder / "arrays.safetensors")
             return state, arrays, np.load(folder / "proba.npy", allow_pickle=False)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise StoreError(f"{folder}: no readable ensemble ({error}); run `ensembler combine` again") from error
+        except _UNREADABLE as error:
+            raise StoreError(
+                f"{folder}: no readable ensemble ({error}); run `ensembler combine` again"
+            ) from error
 
     def ensembles(self) -> list[str]:
         """Names of the stored ensembles."""
@@ -370,7 +405,6 @@ class RunStore:
         file = self.path / "oof.npz"
         return Predictions.load(file) if file.exists() else None
 
-
     def predictions(self) -> Predictions:
         """Out-of-fold predictions of every candidate on the board.
 
@@ -384,7 +418,9 @@ class RunStore:
         manifest = self.manifest()
         candidates = [Candidate.from_dict(c) for c in manifest.get("candidates", [])]
         if not candidates:
-            raise StoreError(f"{self.path}: no candidate is trained on every fold yet; run `ensembler run` to its end")
+            raise StoreError(
+                f"{self.path}: no candidate is trained on every fold yet; run `ensembler run` to its end"
+            )
         table = self.table()
         table = table[table["split"] == "oof"].reset_index(drop=True)
         classes = list(manifest["classes"])
@@ -408,7 +444,9 @@ class RunStore:
 
     def write_test(self, test: Predictions) -> None:
         """Keeps the candidates' predictions on the test split."""
-        write_file(self.path / "test.npz", lambda stream: np.savez(stream, allow_pickle=False, **test.arrays()))
+        write_file(
+            self.path / "test.npz", lambda stream: np.savez(stream, allow_pickle=False, **test.arrays())
+        )
 
     def test_predictions(self) -> Predictions | None:
         """The candidates' predictions on the test split; None while they have not been made."""
@@ -418,15 +456,20 @@ class RunStore:
         file = self.path / "test.npz"
         if not file.exists():
             return None
-        with np.load(file, allow_pickle=False) as arrays:
-            return Predictions.from_arrays(
-                arrays["proba"],
-                arrays["labels"],
-                members=list(arrays["members"]),
-                classes=list(arrays["classes"]),
-                sample_ids=list(arrays["sample_ids"]),
-                split="test",
-            )
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return Predictions.from_arrays(
+                    arrays["proba"],
+                    arrays["labels"],
+                    members=list(arrays["members"]),
+                    classes=list(arrays["classes"]),
+                    sample_ids=list(arrays["sample_ids"]),
+                    split="test",
+                )
+        except (*_UNREADABLE, BadZipFile) as error:
+            raise StoreError(
+                f"{file}: cannot be read ({error}); delete it and run the same command again"
+            ) from error
 
 
 def machine() -> dict[str, Any]:
@@ -439,7 +482,11 @@ def machine() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "absent"
-    return {"versions": versions, "cpus": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
+    return {
+        "versions": versions,
+        "cpus": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def find_runs(folder: str | Path) -> list[RunStore]:
@@ -453,18 +500,32 @@ def find_runs(folder: str | Path) -> list[RunStore]:
     return sorted(found, key=lambda run: (run.path / "manifest.json").stat().st_mtime, reverse=True)
 
 
-def _has_key(folder: Path, key: str) -> bool:
+@contextmanager
+def _reading_cell(path: Path) -> Iterator[None]:
     try:
-        return bool(_read_json(folder / "result.json").get("key") == key)
+        yield
+    except _UNREADABLE as error:
+        raise StoreError(f"{path}: no readable Cell ({error}); delete the folder and run again") from error
+
+
+def _read_if_there(file: Path) -> dict[str, Any]:
+    try:
+        return _read_json(file)
     except StoreError:
-        return False
+        return {}
+
+
+def _has_key(folder: Path, key: str) -> bool:
+    return bool(_read_if_there(folder / "result.json").get("key") == key)
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StoreError(f"{file}: cannot be read ({error}); delete it and run the same command again") from error
+        raise StoreError(
+            f"{file}: cannot be read ({error}); delete it and run the same command again"
+        ) from error
     if not isinstance(value, dict):
         raise StoreError(f"{file}: holds a {type(value).__name__}; expected an object")
     return value

@@ -34,7 +34,9 @@ def model_card(
         "---",
     ]
     metric = str(row["metric"])
-    scores = [f"| {metric}, out of fold | {_number(row['cv'])} | {_interval(row['cv_low'], row['cv_high'])} |"]
+    scores = [
+        f"| {metric}, out of fold | {_number(row['cv'])} | {_interval(row['cv_low'], row['cv_high'])} |"
+    ]
     if row.get("test") is not None:
         scores.append(f"| {metric}, {data['test_images']} test images | {_number(row['test'])} | |")
     scores += [
@@ -47,7 +49,12 @@ def model_card(
         price.append(f"{row['latency_ms']:.1f} ms an image at batch 1 on the machine of the run")
     if row.get("params") is not None:
         price.append(f"{row['params'] / 1e6:.1f} million parameters in all")
-    listed = [f"| {m['name']} | {m['architecture']} | {m['weights']} | {m['licence'] or 'unknown'} |" for m in members]
+    listed = [
+        "| "
+        + " | ".join(_text(m[k] or "unknown") for k in ("name", "architecture", "weights", "licence"))
+        + " |"
+        for m in members
+    ]
     body = f"""
 # {_text(name)}: {_text(row["name"])}
 
@@ -79,9 +86,9 @@ Every member is the average of its {data["k"]} fold models, and `{row["name"]}` 
 ## Data and intended use
 
 Trained on {data["images"]} images at {data["image_size"]} x {data["image_size"]} pixels (content fingerprint
-`{str(data["fingerprint"])[:16]}`). Meant for images of the same kind and the same classes: every image gets one of them,
-also one that shows none. Out-of-fold scores come from models that had not seen the image in training, early stopping
-or calibration; check the bundle on images of your own before you rely on it.
+`{str(data["fingerprint"])[:16]}`). Meant for images of the same kind and the same classes: every image gets one of
+them, also one that shows none. Out-of-fold scores come from models that had not seen the image in training, early
+stopping or calibration; check the bundle on images of your own before you rely on it.
 """
     return "\n".join(front) + "\n" + body
 
@@ -96,4 +103,4 @@ def _interval(low: Any, high: Any) -> str:
 
 def _text(value: str) -> str:
     """Names are text, also those that look like markup."""
-    return str(value).replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+    return str(value).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")

@@ -68,7 +68,9 @@ def write_bundle(
         state: dict[str, Any] | None = None
         if combiner is not None:
             state, arrays = combiner.get_state()
-            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "combiner.safetensors")
+            save_file(
+                {k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "combiner.safetensors"
+            )
         about = [
             {"name": m.name, "architecture": m.architecture, "weights": m.weights, "licence": m.licence}
             for m in members

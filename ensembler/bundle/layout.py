@@ -1,9 +1,9 @@
 """What is in a bundle, and the checks before anything of it is used.
 
-    bundle.json                 classes, preprocessing, members, combiner, scores, versions, SHA-256 of each file
-    members/<i>/<fold>.safetensors, members/<i>/body.safetensors
-    combiner.safetensors        learned arrays of the combiner
-    README.md                   the model card
+bundle.json                 classes, preprocessing, members, combiner, scores, versions, SHA-256 of each file
+members/<i>/<fold>.safetensors, members/<i>/body.safetensors
+combiner.safetensors        learned arrays of the combiner
+README.md                   the model card
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     file = folder / INDEX
     if not folder.is_dir() or not file.is_file():
-        raise BundleError(f"{folder}: no bundle here ({INDEX} is missing); give the folder `ensembler export` wrote")
+        raise BundleError(
+            f"{folder}: no bundle here ({INDEX} is missing); give the folder `ensembler export` wrote"
+        )
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{file}: cannot be read ({error}); export again") from error
     if not isinstance(index, dict) or [key for key in REQUIRED if key not in index]:
         raise BundleError(f"{file}: lacks some of {', '.join(REQUIRED)}; export again")
@@ -58,7 +60,12 @@ def inside(folder: Path, name: str) -> Path:
         BundleError: a name that leads outside, a symbolic link, or a missing file.
     """
     parts = PurePosixPath(str(name)).parts
-    if not parts or any(part in ("..", "/") for part in parts) or "\\" in str(name) or parts[0].startswith("/"):
+    if (
+        not parts
+        or any(part in ("..", "/") for part in parts)
+        or "\\" in str(name)
+        or parts[0].startswith("/")
+    ):
         raise BundleError(f"{folder}: file name {name!r} leads outside the bundle; do not use it")
     path = folder
     for part in parts:

@@ -135,7 +135,9 @@ class Member:
     def _normalise(self, pixels: NDArray[np.uint8]) -> Tensor:
         scale = 1 / (255 * torch.tensor(self.std))
         images = torch.from_numpy(np.array(pixels)).to(self._device).to(torch.float32)
-        images = images * scale.to(self._device) - (torch.tensor(self.mean) / torch.tensor(self.std)).to(self._device)
+        images = images * scale.to(self._device) - (torch.tensor(self.mean) / torch.tensor(self.std)).to(
+            self._device
+        )
         return images.permute(0, 3, 1, 2)
 
 

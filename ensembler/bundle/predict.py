@@ -30,7 +30,9 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
         else:
             raise DataError(f"{path}: no such file or folder; give images or folders of images")
     if not found:
-        raise DataError(f"{', '.join(map(str, paths))}: no image files; expected {', '.join(sorted(EXTENSIONS))}")
+        raise DataError(
+            f"{', '.join(map(str, paths))}: no image files; expected {', '.join(sorted(EXTENSIONS))}"
+        )
     return found
 
 

@@ -64,7 +64,7 @@ class Bundle:
             state = index["combiner"]
             combiner = None
             if state is not None:
-                combiner = from_state(state, load_file(inside(folder, "combiner.safetensors")))
+                combiner = from_state(state, load_file(_checked(folder, "combiner.safetensors", index)))
         except (KeyError, TypeError, ValueError, SafetensorError, CombinerError, WeightsError) as error:
             raise BundleError(f"{folder}: cannot be used ({error}); export again") from error
         return cls(index["classes"], index["image_size"], members, combiner, index)
@@ -101,7 +101,7 @@ class Bundle:
     def combine(self, proba: NDArray[np.float32]) -> NDArray[np.float32]:
         """(members, images, classes) to (images, classes)."""
         if self.combiner is None:
-            return proba[0]
+            return np.asarray(proba[0])
         predictions = Predictions.from_arrays(
             proba,
             np.zeros(proba.shape[1], np.int64),  # unknown; no combiner looks at labels when it predicts
@@ -109,7 +109,7 @@ class Bundle:
             classes=self.classes,
             split="test",
         )
-        return self.combiner.predict(predictions).proba[0]
+        return np.asarray(self.combiner.predict(predictions).proba[0])
 
     def frame(self, paths: Sequence[Path | str], proba: NDArray[np.float32]) -> pd.DataFrame:
         """Columns path, label, confidence, and one a class."""
@@ -125,8 +125,11 @@ class Bundle:
 
 
 def _member(folder: Path, entry: dict[str, Any], index: dict[str, Any]) -> Member:
-    folds = [FoldWeights(load_file(inside(folder, f["file"])), float(f["temperature"])) for f in entry["folds"]]
-    body = load_file(inside(folder, entry["body"])) if entry["body"] else None
+    folds = [
+        FoldWeights(load_file(_checked(folder, f["file"], index)), float(f["temperature"]))
+        for f in entry["folds"]
+    ]
+    body = load_file(_checked(folder, entry["body"], index)) if entry["body"] else None
     return Member(
         entry["architecture"],
         index["classes"],
@@ -136,6 +139,13 @@ def _member(folder: Path, entry: dict[str, Any], index: dict[str, Any]) -> Membe
         mean=entry["mean"],
         std=entry["std"],
     )
+
+
+def _checked(folder: Path, name: str, index: dict[str, Any]) -> Path:
+    """A file whose digest `read_index` has compared."""
+    if name not in index["files"]:
+        raise BundleError(f"{folder / str(name)}: the index holds no digest of it; export again")
+    return inside(folder, name)
 
 
 def _readable(image: ImageLike) -> Path | bytes | Image.Image:

@@ -102,16 +102,16 @@ def _sentence(single: Mapping[str, Any], ensemble: Mapping[str, Any], better: bo
         f"95% interval {ensemble['delta_low']:+.4f} to {ensemble['delta_high']:+.4f}, "
         f"Holm-corrected {_p_text(ensemble['p_value'])}"
     )
-    against = f"({metric} {ensemble['cv']:.4f} against {single['cv']:.4f}; {evidence})"
     if better:
         return (
             f"The best ensemble, {ensemble['name']}, beats the best single model, {single['name']}, by "
-            f"{ensemble['delta_best_single']:.4f} {metric} {against}, {_price_text(price)}."
+            f"{ensemble['delta_best_single']:.4f} {metric} ({ensemble['cv']:.4f} against {single['cv']:.4f}; "
+            f"{evidence}), {_price_text(price)}."
         )
     return (
         f"The best ensemble, {ensemble['name']}, is not shown to be better than the best single model, "
-        f"{single['name']}: it differs by {ensemble['delta_best_single']:+.4f} {metric}, positive is better, "
-        f"{against}; use {single['name']}."
+        f"{single['name']}: {metric} {ensemble['cv']:.4f} against {single['cv']:.4f}, a gain of "
+        f"{ensemble['delta_best_single']:+.4f} ({evidence}); use {single['name']}."
     )
 
 

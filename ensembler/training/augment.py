@@ -47,7 +47,9 @@ class BatchAugment:
         self.strength = strength
         self.flip = flip
         scale = 1 / (255 * torch.tensor(std))
-        self._normalise = torch.cat([torch.diag(scale), (-torch.tensor(mean) / torch.tensor(std))[:, None]], 1)
+        self._normalise = torch.cat(
+            [torch.diag(scale), (-torch.tensor(mean) / torch.tensor(std))[:, None]], 1
+        )
 
     def plain(self, images: Tensor) -> Tensor:
         """Normalises uint8 (batch, height, width, 3) to float32 (batch, 3, height, width), channels_last."""

@@ -10,12 +10,14 @@ import hashlib
 import logging
 import os
 import socket
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 import torch
@@ -54,11 +56,16 @@ def timm_module() -> Any:
 
 
 def check_backbone(name: str) -> None:
-    """Raises BackboneError, with the nearest names, unless timm knows the architecture."""
+    """Raises BackboneError, with the nearest names, unless timm knows the architecture and its tag."""
     timm = timm_module()
-    if not timm.is_model(name.split(".")[0]):
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
         hint = did_you_mean(name, timm.list_models(), n=3)
         raise BackboneError(f"backbone {name!r}: unknown to timm; {hint}")
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True) if tag else []
+    if tag and name not in tagged:
+        way_out = did_you_mean(name, tagged, n=3) if tagged else f"write {architecture!r}"
+        raise BackboneError(f"backbone {name!r}: timm knows no weights {tag!r} of it; {way_out}")
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
@@ -114,45 +121,60 @@ def _from_hub(backbone: str) -> Path:
             f"backbone {backbone!r}: timm publishes no weights for it; give `weights: random` or a file"
         )
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repository = repository if repository != "timm/" else f"timm/{cfg.architecture}.{cfg.tag}"
-    for filename in ("model.safetensors",):
-        cached = try_to_load_from_cache(repository, filename)
-        if isinstance(cached, str):
-            return Path(cached)
+    cached = try_to_load_from_cache(repository, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
     way_out = "give `weights: FILE`, `weights: random`, or `weights: pretrained-or-random`"
     problem = hub_problem(constants.ENDPOINT)
     if problem:
         raise WeightsError(f"backbone {backbone!r}: the hub is out of reach ({problem}); {way_out}")
     try:
         return Path(hf_hub_download(repository, "model.safetensors"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise WeightsError(f"backbone {backbone!r}: the hub refused {repository!r} ({reason}); {way_out}") from error
+    except Exception as error:  # its client raises its own errors, its HTTP library's and the system's
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"backbone {backbone!r}: the hub refused {repository!r} ({reason}); {way_out}"
+        ) from error
 
 
 def hub_problem(endpoint: str) -> str | None:
     """Why the hub cannot be reached, found within `HUB_TIMEOUT_S`; None when it answers.
 
-    One TCP connection: the hub's own client retries a dead network for a minute a file.
+    One TCP connection, to the proxy where one is set: the hub's own client retries a dead network for a minute a
+    file.
     """
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return "HF_HUB_OFFLINE is set"
     url = urlsplit(endpoint)
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        socket.create_connection((url.hostname or "", port), timeout=HUB_TIMEOUT_S).close()
-    except OSError as error:
-        return f"{type(error).__name__}: {error}"
-    return None
+    proxy = getproxies().get(url.scheme) or getproxies().get("all")
+    if proxy and not proxy_bypass(url.netloc):
+        url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    problems = [f"no answer within {HUB_TIMEOUT_S:g} s"]
+
+    def connect() -> None:
+        try:
+            port = url.port or (443 if url.scheme == "https" else 80)
+            socket.create_connection((url.hostname or "", port), timeout=HUB_TIMEOUT_S).close()
+            problems.clear()
+        except (OSError, ValueError) as error:
+            problems[:] = [f"{type(error).__name__}: {error}"]
+
+    # In a thread: looking the name up, and trying one address after another, know no common limit.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT_S)
+    return problems[0] if problems else None
 
 
 def _reading(file: Path) -> Any:
     try:
         return safe_open(file, framework="np")
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"weights {str(file)!r}: no safetensors file ({error}); convert it first") from error
+        raise WeightsError(
+            f"weights {str(file)!r}: no safetensors file ({error}); convert it first"
+        ) from error
 
 
 def _file_digest(file: Path) -> str:
@@ -252,7 +274,8 @@ def describe(name: str) -> BackboneInfo:
     cfg = timm_module().get_pretrained_cfg(name)
     return BackboneInfo(
         params=count_parameters(model),
-        transformer=type(model).__name__ in ("VisionTransformer", "Eva", "Beit", "DistilledVisionTransformer"),
+        transformer=type(model).__name__
+        in ("VisionTransformer", "Eva", "Beit", "DistilledVisionTransformer"),
         licence=getattr(cfg, "license", None) or "",
     )
 
@@ -266,7 +289,9 @@ def head(model: nn.Module) -> nn.Linear:
     layer = cast(Any, model).get_classifier()
     if not isinstance(layer, nn.Linear):
         kind = type(layer).__name__
-        raise BackboneError(f"backbone {type(model).__name__!r}: its head is a {kind}; expected one linear layer")
+        raise BackboneError(
+            f"backbone {type(model).__name__!r}: its head is a {kind}; expected one linear layer"
+        )
     return layer
 
 

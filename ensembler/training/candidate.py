@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,24 @@ class Recipe:
     ema: float = 0.98
     clip: float = 1.0
     patience: int = 5
+
+
+#: Lowest and highest value of each hyperparameter that is a number.
+RECIPE_LIMITS: dict[str, tuple[float, float]] = {
+    "epochs": (1, 10_000),
+    "batch_size": (2, 65_536),
+    "lr": (0, math.inf),
+    "head_lr": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "layer_decay": (1e-6, 1),
+    "warmup": (0, 0.99),
+    "label_smoothing": (0, 0.99),
+    "dropout": (0, 0.99),
+    "augment": (0, 2),
+    "ema": (0, 0.999999),
+    "clip": (0, math.inf),
+    "patience": (1, 10_000),
+}
 
 
 @dataclass(frozen=True)

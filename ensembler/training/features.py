@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..atomic import write_file
 from .augment import BatchAugment
 from .backbone import batches, create, features, normalisation
 from .candidate import Candidate, TrainingData
@@ -28,18 +27,11 @@ def ensure_features(candidate: Candidate, data: TrainingData, device: torch.devi
     file = data.features_file(candidate)
     if not file.is_file():
         torch.manual_seed(0)
-        model = create(candidate.backbone, len(data.classes), data.weights_files.get(candidate.weights))
-        values = extract(model, candidate.backbone, np.load(data.pixels, mmap_mode="r"), device)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-        try:
-            with scratch.open("wb") as stream:
-                np.save(stream, values)
-                stream.flush()
-                os.fsync(stream.fileno())
-            scratch.rename(file)
-        finally:
-            scratch.unlink(missing_ok=True)
+        pixels = np.load(data.pixels, mmap_mode="r")
+        body = data.weights_files.get(candidate.weights)
+        model = create(candidate.backbone, len(data.classes), body, image_size=pixels.shape[1])
+        values = extract(model, candidate.backbone, pixels, device)
+        write_file(file, lambda stream: np.save(stream, values, allow_pickle=False))
     loaded: NDArray[np.float32] = np.load(file, mmap_mode="r")
     return loaded
 

@@ -86,5 +86,5 @@ def _solve(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, penalty: float) -
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimiser.step(loss)  # type: ignore[arg-type]
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
     return weight.detach(), bias.detach()

@@ -144,6 +144,7 @@ def fine_tune(
         with average.applied():
             model.eval()
             monitor_logits = predict_logits(model, augment, pixels, monitor, device)
+            _check_logits(monitor_logits, job, f"monitor logits after epoch {epoch}, step {steps}")
             log_loss = metrics.get_metric("log_loss")(data.labels[monitor], softmax(monitor_logits))
             if best.improve(epoch, log_loss):
                 best.keep(model, monitor_logits)
@@ -170,6 +171,7 @@ def fine_tune(
     backbone.load_arrays(model, best.weights)
     model.eval()
     holdout_logits = predict_logits(model, augment, pixels, holdout, device)
+    _check_logits(holdout_logits, job, f"holdout logits of epoch {best.epoch}")
     return CellResult(
         job=job,
         proba=softmax(holdout_logits / temperature),
@@ -272,8 +274,17 @@ def _to_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 def _check_finite(loss: Tensor, job: CellJob, epoch: int, step: int) -> None:
     if not torch.isfinite(loss):
-        raise NonFiniteLossError(
-            f"{job.candidate.name}, fold {job.fold}: loss is {float(loss)} at epoch {epoch}, step {step}; "
-            f"lower lr ({job.candidate.recipe.lr:g}) or head_lr ({job.candidate.recipe.head_lr:g})"
-        )
+        raise _not_finite(job, f"loss is {float(loss)} at epoch {epoch}, step {step}")
 
+
+def _check_logits(logits: NDArray[np.float32], job: CellJob, what: str) -> None:
+    """The last step of an epoch may ruin weights whose loss nobody computes any more."""
+    if not np.isfinite(logits).all():
+        raise _not_finite(job, f"{what} are not finite")
+
+
+def _not_finite(job: CellJob, what: str) -> NonFiniteLossError:
+    recipe = job.candidate.recipe
+    return NonFiniteLossError(
+        f"{job.candidate.name}, fold {job.fold}: {what}; lower lr ({recipe.lr:g}) or head_lr ({recipe.head_lr:g})"
+    )

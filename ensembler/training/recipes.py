@@ -73,7 +73,9 @@ def default_space(recipe: Recipe) -> dict[str, Distribution]:
     }
 
 
-def read_space(overrides: Mapping[str, Any], fixed: Mapping[str, Any], recipe: Recipe) -> dict[str, Distribution]:
+def read_space(
+    overrides: Mapping[str, Any], fixed: Mapping[str, Any], recipe: Recipe
+) -> dict[str, Distribution]:
     """The space of a config: the default one, with overrides, without what the config's recipe pins.
 
     Raises:

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from ..errors import StoreError
 from ..metrics import Metric
-from .plan import Chain, Outcome, Trial
+from .plan import IDLE, Chain, Outcome, Status, Trial
 
 
-class TrialErrors(Callback):  # type: ignore[misc]
-    """Remembers why Ray gave a trial up: a worker killed or out of memory reports nothing itself."""
+class TrialWatch(Callback):  # type: ignore[misc]
+    """Tells the searcher when a worker takes a trial, and remembers why Ray gave one up.
+
+    A worker that was killed, or ran out of memory, reports nothing itself.
+    """
 
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}
+        self.on_start: Any = None
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune when a worker takes a trial, again after a retry."""
+        del iteration, trials, info
+        self.on_start(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune after the last retry."""
@@ -31,12 +43,15 @@ class TrialErrors(Callback):  # type: ignore[misc]
 class PlanSearcher(Searcher):  # type: ignore[misc]
     """Hands the trials of a chain to Tune, and the results of Tune to the chain and the observer."""
 
-    def __init__(self, chain: Chain, observer: Any, metric: Metric, errors: TrialErrors) -> None:
+    def __init__(self, chain: Chain, observer: Any, metric: Metric, watch: TrialWatch, slots: int) -> None:
         super().__init__(metric="score", mode="max" if metric.greater_is_better else "min")
         self._chain = chain
         self._observer = observer
         self._goal = metric
-        self._errors = errors
+        self._watch = watch
+        watch.on_start = self._started
+        self._slots = slots
+        self._idle: set[str] = set()
         self._trials: dict[str, Trial] = {}
         self._history: dict[str, list[dict[str, Any]]] = {}
         self._seconds: dict[str, float] = {}
@@ -44,24 +59,50 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config; None when others have to end first."""
-        trial = None if self.store_problem else self._chain.ask()
+        trial = None
+        with self._stopping():
+            trial = None if self.store_problem else self._chain.ask()
         if trial is None:
-            return Searcher.FINISHED if self._chain.finished or self.store_problem else None
+            if self._chain.finished or self.store_problem:
+                return str(Searcher.FINISHED)
+            if self._chain.waiting and len(self._idle) + len(self._trials) < self._slots:
+                # Tune ends a worker that has nothing to do. Between two stages it is given a moment's sleep instead:
+                # the next stage would have to start it, and import torch, anew.
+                self._idle.add(trial_id)
+                return {"stage": IDLE, "kind": IDLE}
+            return None
         self._trials[trial_id] = trial
         self._history[trial_id] = []
         self._seconds[trial_id] = 0.0
-        stage = self._chain.stage
-        self._observer.started(trial, stage.total if stage else 0)
         return trial.to_config()
+
+    def _started(self, trial_id: str) -> None:
+        stage = self._chain.stage
+        if trial_id in self._trials:
+            self._observer.started(self._trials[trial_id], stage.total if stage else 0)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Passes an epoch on."""
-        self._note(trial_id, result)
+        with self._stopping():
+            self._note(trial_id, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Passes the end of a trial on."""
+        with self._stopping():
+            self._complete(trial_id, result, error)
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """When the store cannot be written, no further trial starts: Tune would hide what is raised in here."""
+        try:
+            yield
+        except StoreError as error:
+            self.store_problem = str(error)
+
+    def _complete(self, trial_id: str, result: dict[str, Any] | None, error: bool) -> None:
+        self._idle.discard(trial_id)
         trial = self._trials.pop(trial_id, None)
         if trial is None:
             return
@@ -73,8 +114,10 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         if result.get("ended") == "finished" and math.isfinite(result.get("score", math.nan)):
             scores.append(result["score"])
         best = max(scores, key=lambda s: self._goal.improvement(s, 0.0)) if scores else None
-        status = "failed" if error else result.get("ended", "stopped")
-        reason = result.get("reason", "") if not error else self._errors.reasons.get(trial_id, "its worker died")
+        status: Status = "failed" if error else result.get("ended", "stopped")
+        reason = (
+            result.get("reason", "") if not error else self._watch.reasons.get(trial_id, "its worker died")
+        )
         outcome = Outcome(
             status=status,
             score=best,
@@ -129,7 +172,8 @@ def search_only_asha(metric: Metric, epochs: int) -> TrialScheduler:
                 super().on_trial_add(tune_controller, trial)
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            if _in_search(trial) and result.get("reported"):
+            # A trial at its last epoch is to predict its holdout, not to be stopped at a rung there.
+            if _in_search(trial) and result.get("reported") and result["epoch"] < epochs:
                 return str(super().on_trial_result(tune_controller, trial, result))
             return str(TrialScheduler.CONTINUE)
 
@@ -141,7 +185,6 @@ def search_only_asha(metric: Metric, epochs: int) -> TrialScheduler:
             if _in_search(trial):
                 super().on_trial_remove(tune_controller, trial)
 
-    # One beyond the last epoch: a trial that reaches its end is to predict its holdout, not to be stopped there.
     return SearchOnlyAsha(
         time_attr="epoch",
         metric="score",

@@ -26,6 +26,7 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's own ends the sweep as if it were complete
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -39,7 +40,7 @@ class Observer(Protocol):
     """Sees what happens, in the driver; draws progress or writes events."""
 
     def started(self, trial: Trial, stage_total: int) -> None:
-        """A trial was handed to Ray."""
+        """A worker took a trial; again after a retry."""
 
     def epoch(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """A trial reported an epoch; the keys are those of `Epoch`."""
@@ -79,8 +80,13 @@ def ray_session(address: str | None = None, gpus: int | None = None) -> Iterator
             "object_store_memory": 128 * 1024 * 1024,
             "num_gpus": gpus,
         }
-    with _quiet():
-        ray.init(**options)
+    try:
+        with _quiet():
+            ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"at {address!r} (RAY_ADDRESS)" if address else "on this machine"
+        reason = " ".join(str(error).split())[:300]
+        raise TrainingError(f"Ray: no cluster can be reached or started {where}: {reason}") from error
     try:
         found = ray.cluster_resources()
         yield float(found.get("CPU", 0)), float(found.get("GPU", 0))
@@ -100,6 +106,10 @@ def share_resources(cpus: float, gpus: float, wanted: tuple[float | None, float 
     trial_cpus = wanted_cpus
     if trial_cpus is None:
         trial_cpus = max(1.0, cpus * trial_gpus // gpus) if trial_gpus and gpus else 1.0
+    if trial_gpus > 1 and trial_gpus != int(trial_gpus):
+        raise TrainingError(
+            f"resources: a trial wants {trial_gpus:g} GPUs; give a share of one, or whole ones"
+        )
     if trial_cpus > cpus or trial_gpus > gpus:
         raise TrainingError(
             f"resources: a trial wants {trial_cpus:g} CPUs and {trial_gpus:g} GPUs, but the cluster has {cpus:g} and "
@@ -115,6 +125,7 @@ def execute(
     resources: TrialResources,
     observer: Observer,
     metric: Metric,
+    slots: int,
     asha_epochs: int | None = None,
 ) -> None:
     """Runs every trial of a chain; returns when the chain has finished.
@@ -126,6 +137,7 @@ def execute(
         resources: of one trial.
         observer: told of everything that happens.
         metric: direction of the scores.
+        slots: trials that fit on the cluster at a time.
         asha_epochs: epochs of a trial of the stage "search", which ASHA then stops early; None stops none.
 
     Raises:
@@ -133,11 +145,14 @@ def execute(
     """
     from ray import tune
 
-    from .bridge import PlanSearcher, TrialErrors, search_only_asha
+    from .bridge import PlanSearcher, TrialWatch, search_only_asha
     from .trainable import CellTrainable
 
-    errors = TrialErrors()
-    searcher = PlanSearcher(chain, observer, metric, errors)
+    # As many trials wait as can run: with one, the worker that has just become free takes it each time, and the
+    # start of a second worker, which takes longer than a short trial, is cancelled again and again.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
+    watch = TrialWatch()
+    searcher = PlanSearcher(chain, observer, metric, watch, slots)
     scheduler = search_only_asha(metric, asha_epochs) if asha_epochs else None
     # Tune keeps snapshots of its own, which nobody reads: they live and die with this call.
     scratch = Path(tempfile.mkdtemp(prefix="ensembler-tune-"))
@@ -153,7 +168,7 @@ def execute(
                     storage_path=str(scratch),
                     name="sweep",
                     verbose=0,
-                    callbacks=[errors],
+                    callbacks=[watch],
                     checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
                 ),
@@ -163,6 +178,15 @@ def execute(
         shutil.rmtree(scratch, ignore_errors=True)
     if searcher.store_problem:
         raise StoreError(searcher.store_problem)
+    if not chain.finished:
+        raise TrainingError("Ray ended the sweep before its last trial; run the same command again to go on")
+
+
+def slots_for(resources: TrialResources, cpus: float, gpus: float) -> int:
+    """How many trials a cluster of so many CPUs and GPUs runs at a time, at least one."""
+    by_cpu = cpus / resources.cpus
+    by_gpu = gpus / resources.gpus if resources.gpus else by_cpu
+    return max(1, math.floor(min(by_cpu, by_gpu)))
 
 
 def threads_for(resources: TrialResources) -> int:

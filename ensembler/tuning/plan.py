@@ -15,6 +15,10 @@ from typing import Any, Literal
 from ..training.candidate import CellJob
 
 Kind = Literal["measure", "cell"]
+Status = Literal["finished", "stopped", "failed"]
+
+#: Kind and stage of a trial that only keeps a worker alive between two stages.
+IDLE = "idle"
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Outcome:
         seconds: wall time of its steps.
     """
 
-    status: Literal["finished", "stopped", "failed"]
+    status: Status
     score: float | None = None
     reason: str = ""
     history: tuple[Mapping[str, Any], ...] = ()
@@ -124,6 +128,11 @@ class Chain:
     def stage(self) -> Stage | None:
         """The stage that is running."""
         return self._stage
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next stage waits for the last trials of this one."""
+        return bool(self._makers and self._running and not self.finished)
 
     def ask(self) -> Trial | None:
         """The next trial; None when one has to be awaited first, or when `finished`."""

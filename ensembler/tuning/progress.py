@@ -108,7 +108,9 @@ class PlainProgress:
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """See `Observer`."""
         self._tally.ended(trial, outcome)
-        self._say(f"  {self._tally.done}/{self._tally.total} {describe(trial, outcome)}; {self._tally.status()}")
+        self._say(
+            f"  {self._tally.done}/{self._tally.total} {describe(trial, outcome)}; {self._tally.status()}"
+        )
 
     def _say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)

@@ -7,20 +7,24 @@ unread until training is over.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..metrics import Metric
 from ..training.candidate import Candidate, Recipe
-from ..training.recipes import Choice, Distribution, Range, apply
+from ..training.recipes import Distribution, Range, apply
 from .plan import Outcome, Stage, Trial
 
 #: Points of a range on a grid.
 GRID_POINTS = 3
+
+#: Random draws of one arm before a search gives up finding another candidate in a small space.
+MAX_DRAWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -42,33 +46,50 @@ class Arm:
         """The candidate with some hyperparameters replaced."""
         return Candidate(self.backbone, self.weights, self.strategy, apply(self.recipe, values))
 
+    def covers(self, candidate: Candidate) -> bool:
+        """Whether a candidate could come out of a search of this arm."""
+        own = (self.backbone, self.weights, self.strategy)
+        return own == (candidate.backbone, candidate.weights, candidate.strategy) and all(
+            value == getattr(self.recipe, key)
+            for key, value in dataclasses.asdict(candidate.recipe).items()
+            if key not in self.space
+        )
+
 
 def random_candidates(arms: Sequence[Arm], n: int, seed: int) -> list[Candidate]:
-    """The default of each arm, then random draws, arms in turn; the first `n` of them."""
-    defaults = [arm.default for arm in arms]
-    drawn = []
-    for number in range(len(arms), n):
-        rng = random.Random(f"{seed}/{number}")  # noqa: S311 - sampling, not secrecy
-        arm = arms[number % len(arms)]
-        drawn.append(arm.candidate({key: _draw(d, rng) for key, d in arm.space.items()}))
-    return (defaults + drawn)[: max(n, len(arms))]
+    """The default of each arm, then random draws, arms in turn; the first `n` of them.
+
+    What is drawn for an arm depends on the seed and the arm alone: a further backbone changes no candidate of
+    the others.
+    """
+    return _in_turn([itertools.chain([arm.default], _draws(arm, seed)) for arm in arms], max(n, len(arms)))
 
 
 def grid_candidates(arms: Sequence[Arm], n: int) -> list[Candidate]:
     """The default of each arm, then the grid of each in turn, varying the first key of the space fastest."""
-    grids = []
-    for arm in arms:
-        keys = list(arm.space)[::-1]
-        axes = [_points(arm.space[key]) for key in keys]
-        points = (arm.candidate(dict(zip(keys, p, strict=True))) for p in itertools.product(*axes))
-        grids.append(itertools.chain([arm.default], points))
+    return _in_turn([itertools.chain([arm.default], _grid(arm)) for arm in arms], max(n, len(arms)))
+
+
+def _in_turn(rows: Sequence[Iterator[Candidate]], n: int) -> list[Candidate]:
+    """The first of each row, then the second of each, up to `n` different ones."""
     seen: dict[str, Candidate] = {}
-    wanted = max(n, len(arms))
-    for candidate in (c for row in itertools.zip_longest(*grids) for c in row if c is not None):
+    for candidate in (c for turn in itertools.zip_longest(*rows) for c in turn if c is not None):
         seen.setdefault(candidate.id, candidate)
-        if len(seen) == wanted:
+        if len(seen) == n:
             break
     return list(seen.values())
+
+
+def _draws(arm: Arm, seed: int) -> Iterator[Candidate]:
+    for number in range(MAX_DRAWS if arm.space else 0):
+        rng = random.Random(f"{seed}/{arm.default.id}/{number}")  # noqa: S311 - sampling, not secrecy
+        yield arm.candidate({key: _draw(d, rng) for key, d in arm.space.items()})
+
+
+def _grid(arm: Arm) -> Iterator[Candidate]:
+    keys = list(arm.space)[::-1]
+    for point in itertools.product(*(_points(arm.space[key]) for key in keys)):
+        yield arm.candidate(dict(zip(keys, point, strict=True)))
 
 
 class OptunaStage(Stage):
@@ -85,6 +106,7 @@ class OptunaStage(Stage):
         metric: its direction.
         make: numbers and wraps a candidate.
         known: earlier trials of this run, as (candidate, score); the score of a failed one is None.
+        first: number of the first trial; None counts on from those known.
         on_end, deadline: see `Stage`.
     """
 
@@ -99,8 +121,11 @@ class OptunaStage(Stage):
         known: Sequence[tuple[Candidate, float | None]] = (),
         on_end: Callable[[Trial, Outcome], None] = lambda _trial, _outcome: None,
         deadline: float | None = None,
+        first: int | None = None,
     ) -> None:
-        super().__init__(name, [], on_end, deadline, at_least=max(0, len(arms) - len(known)))
+        tried = {candidate.id for candidate, _ in known}
+        defaults = deque(arm.default for arm in arms if arm.default.id not in tried)
+        super().__init__(name, [], on_end, deadline, at_least=len(defaults))
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -111,12 +136,11 @@ class OptunaStage(Stage):
         )
         self._arms = arms
         self._make = make
-        self._number = len(known)
-        self.total = max(0, max(n, len(arms)) - len(known))
+        self._number = len(known) if first is None else first
+        self.total = max(n - len(known), len(defaults))
         self._left = self.total
         self._asked: dict[int, Any] = {}
-        tried = {candidate.id for candidate, _ in known}
-        self._defaults = deque(arm.default for arm in arms if arm.default.id not in tried)
+        self._defaults = defaults
         for candidate, score in known:
             self._learn(candidate, score)
 

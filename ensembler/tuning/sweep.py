@@ -7,9 +7,11 @@ backbone, trains only what is missing.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from ..config import Config
@@ -18,7 +20,7 @@ from ..metrics import Metric, get_metric
 from ..training.backbone import BackboneInfo, Weights
 from ..training.candidate import Candidate, CellJob, CellResult, Numerics, Recipe, TrainingData
 from ..training.recipes import apply, default_recipe, read_space
-from .execute import Observer, TrialResources, execute, ray_session, share_resources, threads_for
+from .execute import Observer, execute, ray_session, share_resources, slots_for, threads_for
 from .plan import Chain, Outcome, Stage, Trial
 from .search import Arm, OptunaStage, grid_candidates, random_candidates
 
@@ -92,6 +94,16 @@ def make_arms(config: Config, backbones: Sequence[ReadyBackbone]) -> list[Arm]:
     return arms
 
 
+def _failure(candidate: Candidate, fold: int | None, stage: str, reason: str) -> dict[str, Any]:
+    return {
+        "name": candidate.name,
+        "candidate": candidate.to_dict(),
+        "fold": fold,
+        "stage": stage,
+        "reason": reason,
+    }
+
+
 class Sweep:
     """One sweep over one run; `run` does it.
 
@@ -122,7 +134,7 @@ class Sweep:
         self.arms = make_arms(config, backbones)
         self.result = SweepResult()
         self._began = time.monotonic() if began is None else began
-        self._slots = 1.0
+        self._slots = 1
         self._failed: dict[str, dict[str, Any]] = {}
 
     def run(self, address: str | None = None, gpus: int | None = None) -> SweepResult:
@@ -137,10 +149,19 @@ class Sweep:
             with ray_session(address, gpus) as (cpus, found_gpus):
                 wanted = (self.config.resources.cpus, self.config.resources.gpus)
                 self.resources = share_resources(cpus, found_gpus, wanted)
-                self._slots = max(1.0, cpus // self.resources.cpus)
+                self._slots = slots_for(self.resources, cpus, found_gpus)
                 search = self.config.search
                 asha = search.epochs if search and search.scheduler == "asha" else None
-                execute(chain, self.data, self.store, self.resources, self.observer, self.metric, asha)
+                execute(
+                    chain,
+                    self.data,
+                    self.store,
+                    self.resources,
+                    self.observer,
+                    self.metric,
+                    self._slots,
+                    asha,
+                )
         else:
             self._pick()
         self._collect()
@@ -153,7 +174,7 @@ class Sweep:
         names = list(dict.fromkeys(b.name for b in self.backbones if b.name not in known))
         if self.config.numerics != "auto":
             pinned = dataclasses.asdict(Numerics(**self.config.numerics.model_dump()))
-            self.store.update_manifest(numerics=known | {name: pinned for name in names})
+            self.store.update_manifest(numerics=known | dict.fromkeys(names, pinned))
             return None
         arms = {arm.backbone: arm for arm in self.arms}
         trials = [
@@ -175,20 +196,28 @@ class Sweep:
 
     def _search(self) -> Stage | None:
         search = self.config.search
-        if search is None:
+        if search is None or not self.arms:
             return None
+        defaults = [arm.default for arm in self.arms]
         if search.algorithm == "optuna":
-            self._adopt_cells([arm.default for arm in self.arms])
-            known = [(Candidate.from_dict(t["candidate"]), t["score"]) for t in self.store.trials()]
+            self._adopt_cells(defaults)
+            known = [
+                (candidate, None if trial["status"] == "failed" else trial["score"])
+                for candidate, trial in self._noted()
+                if self._belongs(candidate)
+            ]
             return OptunaStage(
                 "search", self.arms, search.trials, search.seed, self.metric,
                 make=self._search_trial, known=known, on_end=self._note_trial, deadline=self._deadline(),
+                first=self._free_number(),
             )  # fmt: skip
-        wanted = self._listed()
+        wanted = self._listed
         self._adopt_cells(wanted)
-        done = {Candidate.from_dict(t["candidate"]).id for t in self.store.trials() if t["status"] != "failed"}
-        trials = [self._search_trial(i, c) for i, c in enumerate(wanted) if c.id not in done]
-        return Stage("search", trials, self._note_trial, self._deadline(), len(self.arms))
+        done = {candidate.id for candidate, trial in self._noted() if trial["status"] != "failed"}
+        missing = [c for c in wanted if c.id not in done]
+        trials = [self._search_trial(n, c) for n, c in self._numbered(missing)]
+        at_least = sum(c in defaults for c in missing)
+        return Stage("search", trials, self._note_trial, self._deadline(), at_least)
 
     def _crossval(self) -> Stage | None:
         self._pick()
@@ -215,11 +244,33 @@ class Sweep:
             if wanted and b.weights.label != "random"
         ]
 
+    def _noted(self) -> list[tuple[Candidate, dict[str, Any]]]:
+        """The trials that the store knows, by number."""
+        return [(Candidate.from_dict(trial["candidate"]), trial) for trial in self.store.trials()]
+
+    def _free_number(self) -> int:
+        return 1 + max((trial["number"] for trial in self.store.trials()), default=-1)
+
+    def _numbered(self, candidates: Sequence[Candidate]) -> list[tuple[int, Candidate]]:
+        """Each with the number of its earlier, failed trial, or one that no trial has."""
+        known = {candidate.id: trial["number"] for candidate, trial in self._noted()}
+        fresh = itertools.count(self._free_number())
+        return [(known[c.id] if c.id in known else next(fresh), c) for c in candidates]
+
+    def _belongs(self, candidate: Candidate) -> bool:
+        """Whether the config as it is now could have brought a candidate forth; a run may hold older ones."""
+        if self.config.search is not None and self.config.search.algorithm == "optuna":
+            return any(arm.covers(candidate) for arm in self.arms)
+        return candidate in self._listed
+
+    @cached_property
     def _listed(self) -> list[Candidate]:
         """Candidates of a search that the seed alone decides."""
         search = self.config.search
         if search is None:
             return [arm.default for arm in self.arms]
+        if not self.arms:
+            return []
         if search.algorithm == "grid":
             return grid_candidates(self.arms, search.trials)
         return random_candidates(self.arms, search.trials, search.seed)
@@ -234,14 +285,8 @@ class Sweep:
 
     def _note_cell(self, trial: Trial, outcome: Outcome) -> None:
         if outcome.status == "failed":
-            job = trial.job
-            self._failed[job.candidate.id] = {
-                "name": job.candidate.name,
-                "candidate": job.candidate.to_dict(),
-                "fold": job.fold,
-                "stage": trial.stage,
-                "reason": outcome.reason,
-            }
+            candidate = trial.job.candidate
+            self._failed[candidate.id] = _failure(candidate, trial.job.fold, trial.stage, outcome.reason)
 
     def _note_trial(self, trial: Trial, outcome: Outcome) -> None:
         self._note_cell(trial, outcome)
@@ -261,10 +306,10 @@ class Sweep:
 
     def _adopt_cells(self, candidates: Sequence[Candidate]) -> None:
         """Notes trials whose Cell was committed before the driver died and could note them."""
-        noted = {Candidate.from_dict(t["candidate"]).id for t in self.store.trials()}
-        for number, candidate in enumerate(candidates):
+        noted = {candidate.id for candidate, trial in self._noted() if trial["status"] != "failed"}
+        for number, candidate in self._numbered([c for c in candidates if c.id not in noted]):
             job = self._job(candidate, SEARCH_FOLD)
-            if candidate.id in noted or not self.store.has_cell(job, self.data.fingerprint):
+            if not self.store.has_cell(job, self.data.fingerprint):
                 continue
             cell = self.store.cell(candidate.id, SEARCH_FOLD)
             history = cell.history().to_dict(orient="records")
@@ -277,11 +322,18 @@ class Sweep:
             self._kept = list(dict.fromkeys(arm.default for arm in self.arms))
             return
         order = {"finished": 0, "stopped": 1}
-        trials = [t for t in self.store.trials() if t["status"] in order and t["score"] is not None]
+        trials = [
+            (candidate, trial)
+            for candidate, trial in self._noted()
+            if trial["status"] in order and trial["score"] is not None and self._belongs(candidate)
+        ]
         # Stopped trials come last: the scheduler has found them weak, and their fold is still to be trained.
-        trials.sort(key=lambda t: (order[t["status"]], -self.metric.improvement(t["score"], 0.0), t["number"]))
-        ranked = list(dict.fromkeys(Candidate.from_dict(t["candidate"]) for t in trials))
-        first = {}
+        # Equal scores are ordered by content: numbers depend on what an earlier, killed run had finished.
+        trials.sort(
+            key=lambda t: (order[t[1]["status"]], -self.metric.improvement(t[1]["score"], 0.0), t[0].id)
+        )
+        ranked = list(dict.fromkeys(candidate for candidate, _ in trials))
+        first: dict[tuple[str, str], Candidate] = {}
         for candidate in ranked:
             first.setdefault((candidate.backbone, candidate.weights), candidate)
         must = list(first.values())
@@ -290,7 +342,7 @@ class Sweep:
         self._kept = [c for c in ranked if c in chosen]
 
     def _affordable(
-        self, kept: list[Candidate], n_must: int, trials: Sequence[Mapping[str, Any]]
+        self, kept: list[Candidate], n_must: int, trials: Sequence[tuple[Candidate, Mapping[str, Any]]]
     ) -> list[Candidate]:
         """Those that a budget has time to cross-validate; the first `n_must` whatever it takes.
 
@@ -299,22 +351,17 @@ class Sweep:
         if self.config.budget is None:
             return kept
         left = self._began + SWEEP_SHARE * self.config.budget - time.monotonic()
-        per_epoch = {
-            Candidate.from_dict(t["candidate"]).id: t["seconds"] / max(1, t["epochs"]) for t in reversed(trials)
-        }
+        per_epoch = {c.id: trial["seconds"] / max(1, trial["epochs"]) for c, trial in reversed(trials)}
         chosen: list[Candidate] = []
         for position, candidate in enumerate(kept):
             jobs = [self._job(candidate, f) for f in range(len(self.data.folds))]
             missing = sum(not self.store.has_cell(job, self.data.fingerprint) for job in jobs)
             cost = per_epoch[candidate.id] * candidate.recipe.epochs * missing / self._slots
             if position >= n_must and cost > left:
-                self._failed[candidate.id] = {
-                    "name": candidate.name,
-                    "candidate": candidate.to_dict(),
-                    "fold": None,
-                    "stage": "crossval",
-                    "reason": f"left out: its folds need about {cost:.0f} s and the budget has {max(0, left):.0f} s left",
-                }
+                reason = (
+                    f"left out: its folds need about {cost:.0f} s, the budget has {max(0, left):.0f} s left"
+                )
+                self._failed[candidate.id] = _failure(candidate, None, "crossval", reason)
                 continue
             left -= cost
             chosen.append(candidate)
@@ -326,8 +373,6 @@ class Sweep:
 
     def _anything_missing(self) -> bool:
         """Whether Ray is needed at all: a finished run is read without starting it."""
-        if self.config.numerics == "auto" and any(b.name not in self._numerics() for b in self.backbones):
-            return True
         if self._measure() or self._screen():
             return True
         search = self._search()
@@ -342,7 +387,13 @@ class Sweep:
             missing = [j.fold for j in jobs if not self.store.has_cell(j, self.data.fingerprint)]
             if not missing:
                 self.result.candidates.append(candidate)
-        self.result.failed = list(self._failed.values())
+        for candidate, trial in self._noted():  # also those that failed when this run was last started
+            if trial["status"] == "failed" and self._belongs(candidate):
+                self._failed.setdefault(
+                    candidate.id, _failure(candidate, SEARCH_FOLD, "search", trial["reason"])
+                )
+        complete = {candidate.id for candidate in self.result.candidates}
+        self.result.failed = [f for key, f in self._failed.items() if key not in complete]
         if not self.result.candidates:
             reasons = "; ".join(f"{f['name']}: {f['reason']}" for f in self.result.failed) or "no trial ended"
             raise TrainingError(f"no candidate could be trained on every fold: {reasons}")

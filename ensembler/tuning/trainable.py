@@ -15,7 +15,10 @@ from ..errors import EnsemblerError
 from ..training.candidate import CellResult, Epoch, TrainingData
 from ..training.loop import fit_cell
 from ..training.numerics import measure_numerics
-from .plan import Trial
+from .plan import IDLE, Trial
+
+#: Seconds that an idle trial sleeps: how late a worker may notice that the next stage has begun.
+IDLE_S = 0.3
 
 
 class CellSink(Protocol):
@@ -54,6 +57,9 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """Trains one epoch, or ends the trial."""
         began = time.perf_counter()
+        if self._idle:
+            time.sleep(IDLE_S)
+            return {**self._last, "reported": False, "done": True}
         try:
             report = self._advance()
         except Exception as error:  # recorded with its reason and shown on the leaderboard
@@ -76,10 +82,13 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         return result
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._trial = Trial.from_config(config)
+        self._run = None
+        self._idle = config["kind"] == IDLE
         # ASHA reads `epoch` and `score` of every result, also of one that failed before its first epoch.
         self._last: dict[str, Any] = {"epoch": 0, "score": float("nan")}
-        self._run = fit_cell(self._trial.job, self._data) if self._trial.kind == "cell" else None
+        if not self._idle:
+            self._trial = Trial.from_config(config)
+            self._run = fit_cell(self._trial.job, self._data) if self._trial.kind == "cell" else None
 
     def _advance(self) -> dict[str, Any]:
         if self._run is None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from ... import metrics
@@ -36,7 +37,11 @@ class Probe(Strategy):
         monitor_logits = head.logits(values[monitor])
         temperature = fit_temperature(monitor_logits, data.labels[monitor])
         monitor_proba = softmax(monitor_logits / temperature)
-        model = create(job.candidate.backbone, len(data.classes))
+        model = create(
+            job.candidate.backbone,
+            len(data.classes),
+            image_size=np.load(data.pixels, mmap_mode="r").shape[1],
+        )
         weight_name, bias_name = head_names(model)
         return CellResult(
             job=job,

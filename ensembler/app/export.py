@@ -1,0 +1,113 @@
+"""Export: a row of the leaderboard as a bundle that predicts without the training code."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+from ..bundle.layout import INDEX
+from . import jobs
+from .reading import View
+from .wording import headline, lines, plain
+
+#: Seconds between two looks at a running export.
+POLL_S = 1.0
+
+_CARD = "README.md"
+
+
+def page(run: View) -> None:
+    """Draws the page."""
+    headline("Export a row")
+    if not run.trained:
+        st.info(
+            "This run was made from predictions alone: it holds no models, so there is nothing to export. Only a "
+            "run that `ensembler run` has trained can be exported.",
+            icon=":material/block:",
+        )
+        return
+    winner = run.board.verdict.winner
+    name = st.selectbox(
+        "Row",
+        run.rows,
+        index=run.rows.index(winner),
+        format_func=lambda row: f"{row} (recommended)" if row == winner else row,
+        key="export",
+    )
+    target = bundle_path(run.store.path, name)
+    job = jobs.find(target)
+    if job is not None and job.running:
+        _watch(target)
+        return
+    there = (target / INDEX).is_file()
+    st.markdown("The bundle is written to this folder, on the machine that runs the app:")
+    st.code(str(target), language=None)
+    label = "Write it again" if there else "Export"
+    if st.button(label, type="secondary" if there else "primary", icon=":material/deployed_code:"):
+        jobs.start(target, command(run.store.path, name, target))
+        st.rerun()
+    if job is not None and not job.ok:
+        st.error("The export failed:", icon=":material/error:")
+        st.code(job.said() or "no reason was given", language=None, wrap_lines=True)
+    elif there:
+        _exported(target)
+    with st.expander("The same on the command line"):
+        st.code(
+            _typed(["ensembler", *command(run.store.path, name, target)[3:]]),
+            language="bash",
+            wrap_lines=True,
+        )
+
+
+def bundle_path(run: Path, row: str) -> Path:
+    """Where a row's bundle is written: always right below the run's own `bundles`, whatever the row is called."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", row).strip(".-")[:80]
+    if safe != row:  # two rows must not share a folder
+        safe = f"{safe or 'row'}-{hashlib.sha256(row.encode()).hexdigest()[:8]}"
+    return run / "bundles" / safe
+
+
+def command(run: Path, row: str, target: Path) -> list[str]:
+    """The export in a process of its own, because it imports torch."""
+    return [sys.executable, "-m", "ensembler", "export", str(run), f"--ensemble={row}", "-o", str(target)]
+
+
+# ---------------------------------------------------------------------- pieces
+
+
+@st.fragment(run_every=POLL_S)
+def _watch(target: Path) -> None:
+    job = jobs.find(target)
+    if job is None or not job.running:
+        st.rerun()
+    with st.status(f"Exporting for {job.seconds:.0f} s", expanded=True):
+        lines("The fold models of every member are gathered, checked and written. You may leave this page.")
+        if job.said():
+            st.code(job.said(), language=None, wrap_lines=True)
+
+
+def _exported(target: Path) -> None:
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    st.success(f"The bundle is there: {size / 1e6:.1f} MB.", icon=":material/check_circle:")
+    st.markdown("Next, classify images with it:")
+    st.code(_typed(["ensembler", "predict", str(target)]) + " IMAGES", language="bash", wrap_lines=True)
+    card = target / _CARD
+    if card.is_file():
+        with st.container(border=True):
+            st.markdown(_body(card.read_text(encoding="utf-8", errors="replace")))
+    else:
+        st.warning(f"{plain(card)} is missing: export it again.")
+
+
+def _body(card: str) -> str:
+    """A model card without its front matter, which is for machines."""
+    return re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
+
+
+def _typed(words: list[str]) -> str:
+    return shlex.join(words)

@@ -1,0 +1,185 @@
+"""A run from disk, cached until its files change.
+
+Reading never writes into a run that a sweep is still filling, and whatever is wrong with a run comes out as
+an `EnsemblerError` that says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+from ..errors import StoreError
+from ..evaluation.leaderboard import Leaderboard
+from ..figures import difference_frame
+from ..metrics import get_metric
+from ..predictions import Predictions
+from ..store import RunStore, find_runs
+
+#: What the files of a run looked like: name, time of change and size of each.
+Stamp = tuple[tuple[str, int, int], ...]
+
+#: What garbage in a file turns into, once it is used.
+_GARBAGE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, StopIteration)
+
+
+class NotReadyError(StoreError):
+    """The run has no leaderboard yet."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A run as the pages show it.
+
+    Attributes:
+        store: the run.
+        stamp: of its files when it was read; part of the key of everything cached.
+        manifest: of the run.
+        board: its leaderboard.
+    """
+
+    store: RunStore
+    stamp: Stamp
+    manifest: Mapping[str, Any]
+    board: Leaderboard
+
+    @property
+    def key(self) -> tuple[str, Stamp]:
+        """What results computed from this run are cached under."""
+        return str(self.store.path), self.stamp
+
+    @property
+    def rows(self) -> list[str]:
+        """Names of the leaderboard's rows, best first."""
+        return [str(name) for name in self.board.frame["name"]]
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric that ranks the rows."""
+        return str(self.board.frame["metric"].iloc[0])
+
+    @property
+    def trained(self) -> bool:
+        """Whether the run has models of its own; false where it was made from predictions alone."""
+        return bool(self.manifest.get("candidates"))
+
+
+def runs(folder: Path) -> list[RunStore]:
+    """The runs in a folder, newest first.
+
+    Raises:
+        StoreError: the folder cannot be read.
+    """
+    try:
+        return find_runs(folder)
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: cannot be read: {error.strerror or error}; choose another folder"
+        ) from error
+
+
+def view(store: RunStore) -> View:
+    """A run with its leaderboard.
+
+    Raises:
+        NotReadyError: it has no leaderboard yet.
+        StoreError: it is damaged.
+    """
+    with _understood(store.path):
+        now = stamp(store)
+        manifest, board = _results(str(store.path), now)
+        return View(store, now, manifest, board)
+
+
+def stamp(store: RunStore) -> Stamp:
+    """What the run's files look like now. Logs are left out: they grow by the line and hold no result."""
+    found = []
+    for entry in store.path.iterdir():
+        if entry.name[0] != "." and entry.suffix != ".jsonl":
+            stat = entry.stat()
+            found.append((entry.name, stat.st_mtime_ns, stat.st_size))
+    return tuple(sorted(found))
+
+
+def predictions(run: View, names: Sequence[str]) -> Predictions:
+    """Out-of-fold predictions of some rows of the leaderboard, cross-fitted where they are ensembles.
+
+    Raises:
+        StoreError, PredictionsError: they are missing or damaged.
+    """
+    with _understood(run.store.path):
+        singles = _candidates(*run.key)
+        kinds = dict(zip(run.rows, run.board.frame["kind"], strict=True))
+        parts = [
+            singles.select([name])
+            if kinds[name] == "single"
+            else singles.with_proba(run.store.ensemble(name)[2], [name])
+            for name in names
+        ]
+        return Predictions.concat(parts)
+
+
+@st.cache_data(max_entries=32, show_spinner="Comparing…", hash_funcs={View: lambda run: run.key})
+def differences(run: View, names: tuple[str, ...], reference: str) -> pd.DataFrame:
+    """`figures.difference_frame` of these rows against one of them, over the run's out-of-fold rows.
+
+    Raises:
+        StoreError, PredictionsError: predictions are missing or damaged.
+    """
+    with _understood(run.store.path):
+        groups = _groups(run)
+    return difference_frame(predictions(run, names), get_metric(run.metric), reference, groups)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _results(path: str, stamp: Stamp) -> tuple[dict[str, Any], Leaderboard]:  # noqa: ARG001
+    store = RunStore(path)
+    manifest = store.manifest()
+    records = store.leaderboard()
+    if records is None:
+        if "combine" not in manifest.get("stages", {}):
+            raise NotReadyError(f"{path}: no leaderboard yet")
+        from ..comparison import (
+            compare,
+        )  # brings the combiners, which a leaderboard that is there does not need
+
+        board = compare(store)
+    else:
+        board = Leaderboard.from_records(records, failed=manifest.get("failed", []))
+    get_metric(board.frame["metric"].iloc[0])
+    if not board.verdict.sentence or board.frame["cv"].isna().any():
+        raise ValueError("the leaderboard has rows without a score")
+    return manifest, board
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading predictions…")
+def _candidates(path: str, stamp: Stamp) -> Predictions:  # noqa: ARG001
+    """Shared between sessions, not copied: the arrays of Predictions are read-only."""
+    return RunStore(path).predictions()
+
+
+def _groups(run: View) -> NDArray[Any] | None:
+    """What is resampled together, as on the leaderboard: the groups of the images, where they have any."""
+    if not run.trained:
+        return None
+    table = run.store.table()
+    group = table.loc[table["split"] == "oof", "group"]
+    return np.asarray(group.to_numpy(str)) if len(group) and group.notna().all() else None
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _GARBAGE as error:
+        raise StoreError(
+            f"{path}: damaged ({type(error).__name__}: {error}); run the command that made it again"
+        ) from error

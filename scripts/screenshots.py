@@ -1,0 +1,81 @@
+"""Takes a picture of every page of the app: python scripts/screenshots.py RUNS docs/images [RUN]
+
+Every page at 1440 px in light and dark, and at 390 px, the width of a phone, in light. Needs Chromium: Debian's, or
+Playwright's own (`playwright install chromium`).
+"""
+
+import argparse
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from ensembler.app.launch import command
+
+CHROMIUM = Path("/usr/bin/chromium")
+PAGES = ("leaderboard", "compare", "export")
+SHOTS = (("", 1440, "light"), ("-dark", 1440, "dark"), ("-phone", 390, "light"))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("runs", type=Path, help="folder of runs")
+    options.add_argument("output", type=Path, help="folder for the pictures")
+    options.add_argument("run", nargs="?", help="name of a run (default: the newest)")
+    args = options.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(command(args.runs, "127.0.0.1", port, headless=True), stdout=subprocess.DEVNULL)
+    try:
+        wait(f"http://127.0.0.1:{port}/_stcore/health")
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=str(CHROMIUM) if CHROMIUM.exists() else None,
+                args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            )
+            for suffix, width, scheme in SHOTS:
+                page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+                for name in PAGES:
+                    path = "" if name == PAGES[0] else name
+                    page.goto(f"http://127.0.0.1:{port}/{path}" + (f"?run={args.run}" if args.run else ""))
+                    whole(page).screenshot(path=args.output / f"{name}{suffix}.png")
+                    print(args.output / f"{name}{suffix}.png")
+                page.close()
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def wait(url: str, seconds: float = 30) -> None:
+    """Until the server answers."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+def whole(page: Page) -> Page:
+    """The page when it has settled, in a window as tall as what it shows."""
+    page.locator("[data-testid=stMain] h2").first.wait_for()
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    page.wait_for_timeout(1500)
+    height = page.evaluate("document.querySelector('[data-testid=stMainBlockContainer]').scrollHeight")
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": max(900, height)})
+    page.wait_for_timeout(1000)
+    return page
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -116,7 +116,6 @@ def _place(scratch: Path, target: Path, keep_if: Callable[[Path], bool]) -> bool
         if old.exists():
             old.rename(target)
         raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     sync(target.parent)
     return True

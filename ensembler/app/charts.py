@@ -41,8 +41,8 @@ def names_inside(figure: go.Figure, n_rows: int, low: float, high: float) -> go.
         n_rows: how many names.
         low, high: least and greatest value that is drawn; left to itself, Plotly makes room for the names.
     """
-    figure.update_yaxes(ticklabelposition="inside top", title={"text": ""}, ticks="", automargin=False)
-    figure.update_yaxes(range=[-0.5, n_rows - 0.2])
+    figure.update_yaxes(ticklabelposition="inside top", ticklabelshift=9, ticks="", automargin=False)
+    figure.update_yaxes(title={"text": ""}, range=[-0.5, n_rows - 0.2])
     if figure.layout.xaxis.type == "log":
         low, high = math.log10(low), math.log10(high)
     room = 0.04 * (high - low) or 0.01

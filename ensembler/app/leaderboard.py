@@ -13,10 +13,14 @@ from ..evaluation.verdict import Verdict
 from ..figures import KIND_COLOURS, leaderboard_figure, leaderboard_frame
 from .charts import draw, names_inside
 from .reading import View
-from .wording import capital, count, headline, lines, metric_name, metric_words, number, p_text, plain, span
+from .wording import capital, count, headline, lines, metric_name, metric_words, number, p_text, span
 
 #: Most rows that are drawn; the table shows all.
 DRAWN = 25
+
+#: Rows of the table that are seen without scrolling, and their height in pixels.
+SHOWN = 15
+ROW_HEIGHT = 36
 
 #: What the table can be sorted by: label -> column of the leaderboard, and whether less is better.
 ORDERS = {
@@ -44,7 +48,14 @@ def page(run: View) -> None:
         st.info("No row is of this kind and these backbones. Widen the filter.")
     else:
         table = rows_table(rows, run.board.verdict)
-        st.dataframe(table, hide_index=True, column_config=_columns(table, run.metric), row_height=38)
+        st.dataframe(
+            table,
+            hide_index=True,
+            column_config=_columns(table, run.metric),
+            height=ROW_HEIGHT * (min(len(table), SHOWN) + 1) + 3,
+            row_height=ROW_HEIGHT,
+            placeholder="",
+        )
         st.caption(
             f"{capital(metric_words(run.metric))}. Scores are over all out-of-fold images, of ensembles "
             "cross-fitted, with 95 % intervals. A gain is over the best single model, positive is better, and p is "
@@ -80,9 +91,9 @@ def rows_table(rows: pd.DataFrame, verdict: Verdict) -> pd.DataFrame:
         {
             "Name": rows["name"],
             "Kind": [[kind] for kind in rows["kind"]],
-            "Standing": standing,
             "Score": rows["cv"],
             "95 % interval": [span(*pair) for pair in zip(rows["cv_low"], rows["cv_high"], strict=True)],
+            "Standing": standing,
             "Gain": rows["delta_best_single"].mask(alone),
             "Interval of the gain": [
                 "best single model" if is_alone else span(low, high, sign=True)
@@ -90,7 +101,7 @@ def rows_table(rows: pd.DataFrame, verdict: Verdict) -> pd.DataFrame:
             ],
             "p": ["" if pd.isna(p) else p_text(p) for p in rows["p_value"]],
             "Latency": rows["latency_ms"],
-            "Accuracy": rows["accuracy"],
+            "Accuracy": 100 * rows["accuracy"],
             "Test": rows["test"],
             "ECE": rows["ece"],
             "Parameters": rows["params"].astype("float64") / 1e6,
@@ -140,7 +151,7 @@ def _contenders(run: View) -> None:
         row = records[name]
         with column.container(border=True, height="stretch"):
             st.metric(title, number(row["cv"]))
-            lines(name, f"95 % interval {span(row['cv_low'], row['cv_high'])}", _cost(row))
+            lines(name, f"95 % interval {span(row['cv_low'], row['cv_high'])}", *_cost(row))
     if verdict.best_ensemble is None:
         return
     with columns[2].container(border=True, height="stretch"):
@@ -161,13 +172,13 @@ def _contenders(run: View) -> None:
             lines(f"{price.added_ms:+.1f} ms an image", "at batch 1, on the machine of the run")
 
 
-def _cost(row: Mapping[str, Any]) -> str:
+def _cost(row: Mapping[str, Any]) -> list[str]:
     parts = []
     if row["latency_ms"] is not None:
         parts.append(f"{row['latency_ms']:.1f} ms an image")
     if row["params"] is not None:
         parts.append(f"{row['params'] / 1e6:.1f} M parameters")
-    return ", ".join(parts)
+    return parts
 
 
 def _concerns(run: View) -> None:
@@ -207,19 +218,20 @@ def _columns(table: pd.DataFrame, metric: str) -> dict[str, Any]:
     config = st.column_config
     longest = max(len(name) for name in table["Name"])
     return {
-        "Name": config.TextColumn(width=min(360, 40 + 8 * longest)),
+        "Name": config.TextColumn(width=min(300, 24 + 7 * longest)),
         "Kind": config.MultiselectColumn(
-            options=list(KIND_COLOURS), color=list(KIND_COLOURS.values()), width=100
+            options=list(KIND_COLOURS), color=list(KIND_COLOURS.values()), width=90
         ),
         "Standing": config.MultiselectColumn(
             options=["recommended", "tied"],
             color=["green", "gray"],
+            width=110,
             help="Tied: not to be told from the best",
         ),
         "Score": config.NumberColumn(capital(metric_name(metric)), format="%.4f"),
         "Gain": config.NumberColumn(format="%+.4f", help="Over the best single model; positive is better"),
         "Latency": config.NumberColumn("Latency, ms", format="%.1f", help="One image at batch 1"),
-        "Accuracy": config.NumberColumn(format="percent"),
+        "Accuracy": config.NumberColumn("Accuracy, %", format="%.1f"),
         "Test": config.NumberColumn(format="%.4f", help="On images that no step had seen"),
         "ECE": config.NumberColumn(format="%.4f", help="Expected calibration error; lower is better"),
         "Parameters": config.NumberColumn("Parameters, M", format="%.2f"),
@@ -246,10 +258,10 @@ def _downloads(run: View) -> None:
 def _figure(rows: pd.DataFrame) -> None:
     st.subheader("Scores with their intervals", anchor=False)
     frame = leaderboard_frame(Leaderboard(rows.head(DRAWN)))
-    draw(
-        names_inside(leaderboard_figure(frame), len(frame)),
-        "intervals",
-        "Score of each row with its 95 % interval",
-    )
+    figure = leaderboard_figure(frame)
+    low, high = frame["cv_low"].min(), frame["cv_high"].max()
+    if low > 0 and high / low > 10:  # one bad row would leave the good ones on top of each other
+        figure.update_xaxes(type="log", title={"text": f"{figure.layout.xaxis.title.text}, log scale"})
+    draw(names_inside(figure, len(frame), low, high), "intervals", "Score of each row with its 95 % interval")
     if len(rows) > DRAWN:
-        st.caption(f"The first {DRAWN} of {plain(len(rows))} rows.")
+        st.caption(f"The first {DRAWN} of {len(rows):,} rows.")

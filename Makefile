@@ -1,0 +1,35 @@
+# Each target sets up `.venv` by itself; the second time it is there already.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow check app clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (the first time: some minutes and 6 GB, most of it torch)" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## the whole road on handwritten digits, then the leaderboard
+	@$(BIN)/ensembler run configs/quickstart.yaml
+
+test: $(STAMP)  ## every test that takes seconds
+	@$(BIN)/python -m pytest -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=90
+
+slow: $(STAMP)  ## the tests that take minutes
+	@$(BIN)/python -m pytest -m "slow"
+
+check: $(STAMP)  ## format, lint, types, docs
+	@scripts/check
+
+app: $(STAMP)  ## the app, over runs/
+	@$(BIN)/ensembler app runs
+
+clean:  ## the environment and the runs
+	rm -rf $(VENV) runs bundles

@@ -17,6 +17,8 @@ from .training.recipes import read_space
 
 #: A config is a page of text; anything larger is not one.
 MAX_CONFIG_BYTES = 1 << 20
+MAX_NODES = 20_000
+MAX_DEPTH = 20
 
 #: Sources, splits and weights that are words, whatever files lie beside the config.
 WORDS = ("digits", "official", "random", "pretrained", "pretrained-or-random")
@@ -164,7 +166,7 @@ class Config(_Settings):
     ensembles: list[Annotated[CombinerSettings, Named]] = [
         CombinerSettings(name=name) for name in ("mean", "greedy", "bagging", "boosting", "stacking")
     ]
-    budget: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0)] = None
+    budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)] = None
     resources: ResourceSettings = ResourceSettings()
     numerics: Literal["auto"] | NumericsSettings = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -211,7 +213,7 @@ class Config(_Settings):
     def parse(cls, text: str, path: Path) -> Config:
         """Validates the text of a config; `path` names it in errors and anchors relative paths."""
         try:
-            _refuse_aliases(text, path)
+            _refuse_bombs(text, path)
             node = yaml.compose(text, Loader=_Loader)
             lines = dict(_lines(node, path)) if node is not None else {}
             values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
@@ -222,8 +224,6 @@ class Config(_Settings):
             raise ConfigError(f"{where}: not valid YAML: {problem}") from error
         except (ValueError, OverflowError) as error:  # a date or a number that looks like one and is none
             raise ConfigError(f"{path}: not valid YAML: {error}") from error
-        except RecursionError:
-            raise ConfigError(f"{path}: nested too deeply; a config has three levels") from None
         if values is None:
             raise ConfigError(f"{path}: is empty; expected keys and values such as `name: x`")
         if not isinstance(values, dict):
@@ -334,12 +334,16 @@ def _check_space(loc: tuple[Any, ...], key: str, value: Any, fail: Any) -> None:
 # ---------------------------------------------------------------------- errors with lines
 
 
-def _refuse_aliases(text: str, path: Path) -> None:
-    """A few nested aliases stand for billions of nodes; a config needs none."""
-    for event in yaml.parse(text, Loader=_Loader):
+def _refuse_bombs(text: str, path: Path) -> None:
+    """A few nested aliases stand for billions of nodes, and deep nesting takes quadratic time; configs need neither."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1 if event.start_mark else 1
             raise ConfigError(f"{path}:{line}: alias *{event.anchor} is not allowed; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH or count > MAX_NODES:
+            raise ConfigError(f"{path}:{line}: nested too deeply or too long; this is no config")
 
 
 def _lines(node: yaml.Node, path: Path, loc: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], int]]:

@@ -26,7 +26,7 @@ def draw(figure: go.Figure, key: str, description: str) -> None:
     """
     figure.update_layout(
         title={"text": ""},
-        margin={"l": 8, "r": 8, "t": 40, "b": 8},
+        margin={"l": 8, "r": 8, "t": 40 if len(figure.data) > 1 else 8, "b": 8},
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left"},
         dragmode=False,
     )
@@ -41,7 +41,7 @@ def names_inside(figure: go.Figure, n_rows: int, low: float, high: float) -> go.
         n_rows: how many names.
         low, high: least and greatest value that is drawn; left to itself, Plotly makes room for the names.
     """
-    figure.update_yaxes(ticklabelposition="inside top", ticklabelshift=9, ticks="", automargin=False)
+    figure.update_yaxes(ticklabelposition="inside top", ticklabelshift=-9, ticks="", automargin=False)
     figure.update_yaxes(title={"text": ""}, range=[-0.5, n_rows - 0.2])
     if figure.layout.xaxis.type == "log":
         low, high = math.log10(low), math.log10(high)

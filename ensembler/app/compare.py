@@ -75,12 +75,12 @@ def fold_table(run: View, names: list[str]) -> pd.DataFrame:
 
 
 def class_table(oof: Predictions, reference: str, others: list[str]) -> pd.DataFrame:
-    """Recall and precision of each class, those where the first other row differs most from the reference on top."""
+    """Recall and precision of each class in per cent; where the first two rows differ most in recall comes first."""
     frame = class_frame(oof, [reference, *others])
     table = frame[frame["member"] == reference][["label", "count"]].reset_index(drop=True)
     for share in ("recall", "precision"):
         for name in (reference, *others):
-            table[f"{share}: {name}"] = frame.loc[frame["member"] == name, share].to_numpy()
+            table[f"{share}: {name}"] = 100 * frame.loc[frame["member"] == name, share].to_numpy()
     gap = (table[f"recall: {others[0]}"] - table[f"recall: {reference}"]).abs()
     return table.loc[gap.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
 
@@ -131,7 +131,9 @@ def _classes(oof: Predictions, reference: str, others: list[str]) -> None:
     frame = frame[frame["label"].isin(set(shown))]
     draw(class_figure(frame), "classes", "Share of each class that each row finds")
     with st.expander("Recall and precision as numbers"):
-        shares = {c: st.column_config.NumberColumn(capital(c), format="percent") for c in table.columns[2:]}
+        shares = {
+            c: st.column_config.NumberColumn(f"{capital(c)}, %", format="%.1f") for c in table.columns[2:]
+        }
         names = {"label": "Class", "count": "Images"}
         st.dataframe(table, hide_index=True, column_config={**names, **shares})
 
@@ -142,8 +144,6 @@ def _confusion(oof: Predictions) -> None:
         for column, name in zip(st.columns(2), oof.members[start : start + 2], strict=False):
             with column:
                 lines(name)
-                draw(
-                    confusion_figure(confusion_frame(oof, name)),
-                    f"confusion {name}",
-                    f"Confusion matrix of {name}",
-                )
+                figure = confusion_figure(confusion_frame(oof, name)).update_traces(showscale=False)
+                draw(figure, f"confusion {name}", f"Confusion matrix of {name}")
+    st.caption("Numbers are images; the darker a cell, the larger its share of the true class.")

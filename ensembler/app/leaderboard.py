@@ -164,7 +164,7 @@ def _contenders(run: View) -> None:
     with columns[3].container(border=True, height="stretch"):
         price = verdict.price
         if price.added_ms is None:
-            st.metric("Price", "not measured")
+            st.metric("Price", "unknown")
             lines("Predictions alone say nothing about latency.")
         else:
             ratio = "–" if price.latency_ratio is None else f"{price.latency_ratio:.1f} × latency"

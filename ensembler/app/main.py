@@ -17,6 +17,12 @@ from ensembler.store import RunStore
 #: Where runs are looked for when the command line does not say.
 RUNS_VARIABLE = "ENSEMBLER_RUNS"
 
+#: Drawn here, because Streamlit would fetch an icon by name from the internet.
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" fill="#0072B2">'
+    '<path d="M2 10h6v11H2z"/><path d="M9 3h6v18H9z" fill="#D55E00"/><path d="M16 13h6v8h-6z"/></svg>'
+)
+
 #: Title, icon, and what draws the page; the first is the home page.
 PAGES: tuple[tuple[str, str, Callable[[reading.View], None]], ...] = (
     ("Leaderboard", ":material/leaderboard:", leaderboard.page),
@@ -27,7 +33,7 @@ PAGES: tuple[tuple[str, str, Callable[[reading.View], None]], ...] = (
 
 def main() -> None:
     """Draws the app."""
-    st.set_page_config(page_title="ensembler", page_icon=":material/leaderboard:", layout="wide")
+    st.set_page_config(page_title="ensembler", page_icon=ICON, layout="wide")
     store = chosen_run(runs_folder())
     pages = [
         st.Page(partial(show, store, draw), title=title, icon=icon, url_path=title.lower(), default=not i)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ray.tune import Callback
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from ..errors import StoreError
 from ..metrics import Metric
 from .plan import IDLE, Chain, Outcome, Status, Trial
+
+#: Seconds that the first worker waits for the others to start.
+WARM_UP_S = 60.0
 
 
 class TrialWatch(Callback):  # type: ignore[misc]
@@ -52,6 +56,9 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         watch.on_start = self._started
         self._slots = slots
         self._idle: set[str] = set()
+        self._alive: set[str] = set()
+        self._cold = slots
+        self._warm_by = math.inf
         self._trials: dict[str, Trial] = {}
         self._history: dict[str, list[dict[str, Any]]] = {}
         self._seconds: dict[str, float] = {}
@@ -59,6 +66,9 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config; None when others have to end first."""
+        if self._cold:
+            self._cold -= 1
+            return self._keep_alive(trial_id)
         trial = None
         with self._stopping():
             trial = None if self.store_problem else self._chain.ask()
@@ -66,17 +76,30 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
             if self._chain.finished or self.store_problem:
                 return str(Searcher.FINISHED)
             if self._chain.waiting and len(self._idle) + len(self._trials) < self._slots:
-                # Tune ends a worker that has nothing to do. Between two stages it is given a moment's sleep instead:
-                # the next stage would have to start it, and import torch, anew.
-                self._idle.add(trial_id)
-                return {"stage": IDLE, "kind": IDLE}
+                return self._keep_alive(trial_id)
             return None
         self._trials[trial_id] = trial
         self._history[trial_id] = []
         self._seconds[trial_id] = 0.0
         return trial.to_config()
 
+    def may_leave(self) -> bool:
+        """Whether a trial that keeps a worker alive may end.
+
+        Tune ends a worker that has nothing to do, and gives up one that is still starting when another becomes free.
+        Starting takes seconds, so workers are held until all have started, and between two stages.
+        """
+        warm = len(self._alive) >= self._slots or time.monotonic() > self._warm_by
+        return self._chain.finished or (warm and not self._chain.waiting)
+
+    def _keep_alive(self, trial_id: str) -> dict[str, Any]:
+        self._idle.add(trial_id)
+        return {"stage": IDLE, "kind": IDLE}
+
     def _started(self, trial_id: str) -> None:
+        if trial_id in self._idle:
+            self._alive.add(trial_id)
+            self._warm_by = min(self._warm_by, time.monotonic() + WARM_UP_S)
         stage = self._chain.stage
         if trial_id in self._trials:
             self._observer.started(self._trials[trial_id], stage.total if stage else 0)
@@ -163,17 +186,25 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         """Nothing to restore."""
 
 
-def search_only_asha(metric: Metric, epochs: int) -> TrialScheduler:
-    """ASHA over the trials of the stage "search"; those of other stages pass it by."""
+def plan_scheduler(searcher: PlanSearcher, metric: Metric, asha_epochs: int | None) -> TrialScheduler:
+    """ASHA over the trials of the stage "search", and the end of those that keep workers alive.
 
-    class SearchOnlyAsha(ASHAScheduler):  # type: ignore[misc]
+    Args:
+        searcher: knows when a worker may leave.
+        metric: direction of the scores.
+        asha_epochs: epochs of a trial of the search; None stops none of them early.
+    """
+    base: Any = ASHAScheduler if asha_epochs else FIFOScheduler
+
+    class PlanScheduler(base):  # type: ignore[misc]
         def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
             if _in_search(trial):
                 super().on_trial_add(tune_controller, trial)
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            # A trial at its last epoch is to predict its holdout, not to be stopped at a rung there.
-            if _in_search(trial) and result.get("reported") and result["epoch"] < epochs:
+            if trial.config["kind"] == IDLE:
+                return str(TrialScheduler.STOP if searcher.may_leave() else TrialScheduler.CONTINUE)
+            if _in_search(trial) and result.get("reported"):
                 return str(super().on_trial_result(tune_controller, trial, result))
             return str(TrialScheduler.CONTINUE)
 
@@ -185,12 +216,15 @@ def search_only_asha(metric: Metric, epochs: int) -> TrialScheduler:
             if _in_search(trial):
                 super().on_trial_remove(tune_controller, trial)
 
-    return SearchOnlyAsha(
+    if not asha_epochs:
+        return PlanScheduler()
+    return PlanScheduler(
         time_attr="epoch",
         metric="score",
         mode="max" if metric.greater_is_better else "min",
-        max_t=epochs + 1,
-        grace_period=max(1, epochs // 4),
+        # One beyond the last epoch: a trial that reaches its end is to predict its holdout, not to be stopped there.
+        max_t=asha_epochs + 1,
+        grace_period=max(1, asha_epochs // 4),
         reduction_factor=2,
     )
 

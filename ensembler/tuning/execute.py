@@ -145,7 +145,7 @@ def execute(
     """
     from ray import tune
 
-    from .bridge import PlanSearcher, TrialWatch, search_only_asha
+    from .bridge import PlanSearcher, TrialWatch, plan_scheduler
     from .trainable import CellTrainable
 
     # As many trials wait as can run: with one, the worker that has just become free takes it each time, and the
@@ -153,7 +153,7 @@ def execute(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     watch = TrialWatch()
     searcher = PlanSearcher(chain, observer, metric, watch, slots)
-    scheduler = search_only_asha(metric, asha_epochs) if asha_epochs else None
+    scheduler = plan_scheduler(searcher, metric, asha_epochs)
     # Tune keeps snapshots of its own, which nobody reads: they live and die with this call.
     scratch = Path(tempfile.mkdtemp(prefix="ensembler-tune-"))
     try:

@@ -122,6 +122,7 @@ class Chain:
         self._makers = deque(makers)
         self._stage: Stage | None = None
         self._running: set[Trial] = set()
+        self._waiting = False
         self.finished = False
 
     @property
@@ -132,7 +133,7 @@ class Chain:
     @property
     def waiting(self) -> bool:
         """Whether the next stage waits for the last trials of this one."""
-        return bool(self._makers and self._running and not self.finished)
+        return self._waiting and bool(self._makers)
 
     def ask(self) -> Trial | None:
         """The next trial; None when one has to be awaited first, or when `finished`."""
@@ -142,6 +143,7 @@ class Chain:
                 self._running.add(trial)
                 return trial
             if self._running:
+                self._waiting = True
                 return None
             if self._makers:
                 self._stage = self._makers.popleft()()
@@ -152,5 +154,6 @@ class Chain:
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Passes the end of a trial on to its stage."""
         self._running.discard(trial)
+        self._waiting = self._waiting and bool(self._running)
         assert self._stage is not None
         self._stage.tell(trial, outcome)

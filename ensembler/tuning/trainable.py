@@ -17,7 +17,7 @@ from ..training.loop import fit_cell
 from ..training.numerics import measure_numerics
 from .plan import IDLE, Trial
 
-#: Seconds that an idle trial sleeps: how late a worker may notice that the next stage has begun.
+#: Seconds of a step of an idle trial: how late a worker may notice that it is wanted.
 IDLE_S = 0.3
 
 
@@ -59,7 +59,7 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         began = time.perf_counter()
         if self._idle:
             time.sleep(IDLE_S)
-            return {**self._last, "reported": False, "done": True}
+            return {**self._last, "reported": False}
         try:
             report = self._advance()
         except Exception as error:  # recorded with its reason and shown on the leaderboard

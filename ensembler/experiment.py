@@ -8,24 +8,23 @@ Each stage reads what the one before it left in the store, so each can be run ag
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from . import comparison
 from .config import Config
 from .data import load_table
 from .data.cache import DecodedImages, build_cache
-from .errors import BundleError, ConfigError, DataError, EnsemblerError
+from .errors import BundleError, ConfigError
 from .folds import Folds, make_folds
 from .predictions import Predictions
 from .store import RunStore, machine
-from .training.candidate import Candidate, TrainingData, digest
+from .training.candidate import TrainingData, digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,10 +113,11 @@ class Experiment:
         Raises:
             BundleError: no such row, or the target is something else.
         """
-        from .bundle.export import MemberSource, write_bundle
-        from .training.backbone import describe
+        from .bundle.build import member_source
+        from .bundle.export import write_bundle
 
         board = comparison.read_leaderboard(self.store)
+        image_size = self.config.data.image_size
         name = ensemble or board.verdict.winner
         rows = {row["name"]: row for row in board.to_records()}
         if name not in rows:
@@ -128,35 +128,21 @@ class Experiment:
         if rows[name]["kind"] == "ensemble":
             combiner = comparison.restored_combiner(self.store, name).pruned()
             names = combiner.members_
-        candidates = {c.name: c for c in self._candidates()}
-        members = [
-            MemberSource(
-                name=member,
-                architecture=candidates[member].backbone,
-                weights=candidates[member].weights,
-                licence=describe(candidates[member].backbone).licence,
-                member=self._member(candidates[member]),
-                folds=[
-                    (cell.path / "model.safetensors", cell.temperature)
-                    for cell in (self.store.cell(candidates[member].id, f) for f in range(manifest["k"]))
-                ],
-            )
-            for member in names
-        ]
+        candidates = {c.name: c for c in self.store.candidates()}
         return write_bundle(
             Path(path) if path else Path("bundles") / f"{self.config.name}-{name}",
             experiment=self.config.name,
             row=rows[name],
             verdict=board.verdict.sentence,
             classes=manifest["classes"],
-            image_size=self.config.data.image_size,
-            members=members,
+            image_size=image_size,
+            members=[member_source(self.store, candidates[member], image_size) for member in names],
             combiner=combiner,
             data={
                 "images": manifest["images"],
                 "test_images": manifest["test_images"],
                 "fingerprint": manifest["identity"]["fingerprint"],
-                "image_size": self.config.data.image_size,
+                "image_size": image_size,
                 "k": manifest["k"],
             },
             versions=manifest["machine"]["versions"],
@@ -166,6 +152,7 @@ class Experiment:
 
     def _sweep(self, observer: Observer | None) -> None:
         from .metrics import get_metric
+        from .tuning.events import EventWriter
         from .tuning.progress import Observers, progress_for
         from .tuning.sweep import Sweep
 
@@ -206,12 +193,15 @@ class Experiment:
             return comparison.combine(self.store)
 
     def _compare(self, fits: Sequence[Any] | None = None) -> Leaderboard:
+        from .deployment import deploy
+
         with self.store.stage("compare"):
             board = comparison.compare(
                 self.store, fits
             )  # the winner is chosen here, before any test row is read
         with self.store.stage("test"):
-            if self._deploy():
+            images = self.images() if self.config.data.test is not None else None
+            if deploy(self.store, self.config.data.image_size, images):
                 board = comparison.compare(self.store, fits)
         return board
 
@@ -307,107 +297,12 @@ class Experiment:
             print(f"warning: skipped {image_id}: {reason}", file=sys.stderr)
         return images
 
-    def _candidates(self) -> list[Candidate]:
-        return [Candidate.from_dict(c) for c in self.store.manifest().get("candidates", [])]
-
-    def _member(self, candidate: Candidate) -> Any:
-        from .bundle.build import build_member
-
-        manifest = self.store.manifest()
-        files = {label: Path(file) for label, file in manifest["weights_files"].items()}
-        return build_member(
-            self.store, candidate, manifest["k"], manifest["classes"], self.config.data.image_size, files
-        )
-
-    def _deploy(self) -> bool:
-        """Measures every candidate as it would be deployed: latency, size, and its answers on the test split.
-
-        Returns:
-            False when nothing was new since the last time.
-        """
-        candidates = self._candidates()
-        costs: Mapping[str, Any] = self.store.manifest().get("costs", {})
-        known = self.store.test_predictions()
-        wanted = [c.name for c in candidates]
-        images = self.images() if self.config.data.test is not None else None
-        table = images.table.test if images is not None and images.test is not None else None
-        complete = set(wanted) == set(costs)
-        if complete and (table is None or (known is not None and list(known.members) == wanted)):
-            return False
-        pixels = (
-            np.load(images.test, mmap_mode="r") if images is not None and images.test is not None else None
-        )
-        new_costs, proba = {}, []
-        latency: dict[tuple[str, bool], float] = {}
-        for candidate in candidates:
-            member = self._member(candidate)
-            kind = (candidate.backbone, candidate.strategy == "probe")  # what its latency depends on
-            if kind not in latency:
-                latency[kind] = round(member.latency_ms(), 3)
-            trained = sum(self.store.cell(candidate.id, f).train_s for f in range(self.store.manifest()["k"]))
-            new_costs[candidate.name] = {
-                "latency_ms": latency[kind],
-                "params": member.params,
-                "train_s": round(trained, 3),
-            }
-            if pixels is not None:
-                proba.append(member.predict(pixels))
-        if table is not None:
-            self.store.write_test(
-                Predictions.from_arrays(
-                    np.stack(proba),
-                    table.labels,
-                    members=wanted,
-                    classes=table.classes,
-                    sample_ids=table.ids.tolist(),
-                    split="test",
-                )
-            )
-        self.store.update_manifest(costs=new_costs)
-        return True
-
-
-class EventWriter:
-    """Writes what happens to `events.jsonl`, for the app."""
-
-    def __init__(self, store: RunStore) -> None:
-        self._store = store
-
-    def started(self, trial: Any, stage_total: int) -> None:
-        """See `Observer`."""
-        self._store.event("trial", state="started", total=stage_total, **_about(trial))
-
-    def epoch(self, trial: Any, report: Mapping[str, Any]) -> None:
-        """See `Observer`."""
-        self._store.event("epoch", **_about(trial), **report)
-
-    def ended(self, trial: Any, outcome: Any) -> None:
-        """See `Observer`."""
-        self._store.event(
-            "trial", state=outcome.status, score=outcome.score, reason=outcome.reason, **_about(trial)
-        )
-
-
-def _about(trial: Any) -> dict[str, Any]:
-    candidate = trial.job.candidate
-    return {
-        "stage": trial.stage,
-        "number": trial.number,
-        "candidate": candidate.name,
-        "backbone": candidate.backbone,
-        "fold": trial.job.fold,
-    }
-
 
 def _commit(folder: Path) -> str | None:
     """The git commit that a config lies in, where it lies in one."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    git = shutil.which("git")
+    if git is None:
         return None
+    command = [git, "rev-parse", "HEAD"]
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
     return found.stdout.strip() or None
-
-
-__all__ = ["DataError", "EnsemblerError", "Experiment", "cache_dir"]

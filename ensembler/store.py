@@ -288,6 +288,10 @@ class RunStore:
         target = self._cell_path(job.candidate.id, job.fold)
         return write_folder(target, fill, keep_if=lambda folder: _has_key(folder, key))
 
+    def candidates(self) -> list[Candidate]:
+        """Candidates on the board: those whose Cells are all there."""
+        return [Candidate.from_dict(c) for c in self.manifest().get("candidates", [])]
+
     def cell(self, candidate_id: str, fold: int) -> StoredCell:
         """A finished Cell.
 
@@ -317,7 +321,7 @@ class RunStore:
         manifest = self.manifest()
         frames = [
             self.cell(candidate.id, fold).history().assign(candidate=candidate.name, fold=fold)
-            for candidate in (Candidate.from_dict(c) for c in manifest.get("candidates", []))
+            for candidate in self.candidates()
             for fold in range(manifest["k"])
             if candidate.strategy != "probe"
         ]
@@ -416,7 +420,7 @@ class RunStore:
         if bare is not None:
             return bare[0]
         manifest = self.manifest()
-        candidates = [Candidate.from_dict(c) for c in manifest.get("candidates", [])]
+        candidates = self.candidates()
         if not candidates:
             raise StoreError(
                 f"{self.path}: no candidate is trained on every fold yet; run `ensembler run` to its end"
@@ -457,7 +461,7 @@ class RunStore:
         if not file.exists():
             return None
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return Predictions.from_arrays(
                     arrays["proba"],
                     arrays["labels"],

@@ -1,7 +1,8 @@
-"""What every test shares: a cache of its own, small synthetic images, and one-line errors."""
+"""What every test shares: a cache of its own, small synthetic images, and one finished run."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,9 @@ def draw_images() -> Callable[..., tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     return _draw_images
 
 
-def _write_folder(root: Path, n: int = 60, names: tuple[str, ...] = ("ant", "bee", "cow"), seed: int = 0) -> Path:
+def _write_folder(
+    root: Path, n: int = 60, names: tuple[str, ...] = ("ant", "bee", "cow"), seed: int = 0
+) -> Path:
     images, labels = _draw_images(n, len(names), 24, seed)
     for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):
         folder = root / names[label]
@@ -47,3 +50,63 @@ def _write_folder(root: Path, n: int = 60, names: tuple[str, ...] = ("ant", "bee
 def write_images() -> Callable[..., Path]:
     """Writes class folders of small PNG files."""
     return _write_folder
+
+
+# ---------------------------------------------------------------------- a finished run
+
+#: Two backbones, one with weights (so that there is a probe), a grid whose third and fourth trial cannot be trained.
+CONFIG = """
+name: small
+data: {source: images/train, test: images/test, image_size: 32}
+folds: {k: 2, seed: 0, monitor: 0.2}
+backbones:
+  - test_resnet: {weights: weights.safetensors}
+  - test_efficientnet: {weights: random}
+recipe: {batch_size: 8, flip: false, weight_decay: 0.01, layer_decay: 1.0, label_smoothing: 0.1, dropout: 0.0, augment: 0.5}
+search: {trials: 4, epochs: 2, algorithm: grid, scheduler: none, space: {lr: [1e30], head_lr: [1e30]}}
+keep: 3
+ensembles: [mean, greedy, boosting, stacking]
+numerics: {precision: fp32, channels_last: true}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+    """A run that went its whole way; tests that change it work on a copy."""
+
+    home: Path
+    config: Path
+    run: Path
+    images: Path
+
+
+@pytest.fixture(scope="session")
+def write_experiment() -> Callable[[Path], Path]:
+    """Writes images, weights and a config into a folder; returns the config."""
+
+    def write(home: Path, text: str = CONFIG, n: int = 60) -> Path:
+        import torch
+        from safetensors.numpy import save_file
+
+        from ensembler.training.backbone import create, to_arrays
+
+        _write_folder(home / "images" / "train", n)
+        _write_folder(home / "images" / "test", 18, seed=1)
+        torch.manual_seed(0)
+        save_file(to_arrays(create("test_resnet", 5).state_dict()), home / "weights.safetensors")
+        (home / "small.yaml").write_text(text)
+        return home / "small.yaml"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    tmp_path_factory: pytest.TempPathFactory, write_experiment: Callable[[Path], Path]
+) -> FinishedRun:
+    from ensembler.experiment import Experiment
+
+    home = tmp_path_factory.mktemp("small")
+    config = write_experiment(home)
+    Experiment.from_config(config, home / "run").run()
+    return FinishedRun(home, config, home / "run", home / "images")

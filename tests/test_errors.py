@@ -10,9 +10,7 @@ import pytest
 from ensembler import errors
 from ensembler.errors import EnsemblerError, did_you_mean
 
-CLASSES = [
-    cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, EnsemblerError)
-]
+CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, EnsemblerError)]
 
 
 def test_the_tree_drawn_at_the_top_is_the_tree_of_the_classes() -> None:

@@ -7,7 +7,18 @@ import sys
 
 import pytest
 
-LIGHT = ("errors", "config", "predictions", "metrics", "combiners", "evaluation", "figures", "store", "comparison", "app")
+LIGHT = (
+    "errors",
+    "config",
+    "predictions",
+    "metrics",
+    "combiners",
+    "evaluation",
+    "figures",
+    "store",
+    "comparison",
+    "app",
+)
 
 
 def _loaded_after(code: str) -> set[str]:
@@ -45,8 +56,12 @@ def test_training_does_not_know_ray() -> None:
 
 
 def test_a_bundle_predicts_without_ray_or_the_store() -> None:
-    program = "import ensembler.bundle.runtime, sys; print([m for m in sys.modules if m.startswith('ensembler.')])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    program = (
+        "import ensembler.bundle.runtime, sys; print([m for m in sys.modules if m.startswith('ensembler.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
     for absent in ("ensembler.store", "ensembler.tuning", "ensembler.experiment", "ensembler.config"):
         assert absent not in done.stdout
     assert "ray" not in _loaded_after("import ensembler.bundle.runtime")

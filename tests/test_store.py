@@ -36,7 +36,10 @@ def _result(candidate: Candidate, fold: int, rows: int = 4, seed: int = 0) -> Ce
         temperature=1.25,
         score=0.5,
         best_epoch=2,
-        history=(Epoch(1, 1e-3, 1.0, 0.9, 0.5, 0.9, 0.1, 10.0), Epoch(2, 1e-4, 0.8, 0.7, 0.6, 0.7, 0.1, 10.0)),
+        history=(
+            Epoch(1, 1e-3, 1.0, 0.9, 0.5, 0.9, 0.1, 10.0),
+            Epoch(2, 1e-4, 0.8, 0.7, 0.6, 0.7, 0.1, 10.0),
+        ),
         train_s=1.5,
         params=20,
         notes=("a note",),
@@ -166,7 +169,12 @@ def test_a_full_disk_while_a_cell_is_committed_leaves_the_run_as_it_was(
     def fail(*_: Any, **__: Any) -> Any:
         raise OSError(code, os.strerror(code))
 
-    target = {"fsync": (os, "fsync"), "rename": (Path, "rename"), "mkdir": (Path, "mkdir"), "open": (Path, "write_text")}
+    target = {
+        "fsync": (os, "fsync"),
+        "rename": (Path, "rename"),
+        "mkdir": (Path, "mkdir"),
+        "open": (Path, "write_text"),
+    }
     with monkeypatch.context() as patch:
         patch.setattr(*target[step], fail)
         with pytest.raises(StoreError, match=os.strerror(code)) as caught:
@@ -263,7 +271,9 @@ def holder(store: RunStore) -> Any:
 def test_a_second_driver_is_refused_naming_the_first_and_takes_over_when_it_is_killed(
     store: RunStore, holder: subprocess.Popen[str]
 ) -> None:
-    with pytest.raises(RunLockedError, match=f"already being worked on by process {holder.pid} on ") as caught:
+    with pytest.raises(
+        RunLockedError, match=f"already being worked on by process {holder.pid} on "
+    ) as caught:
         with store.lock():
             pytest.fail("two drivers at once")
     assert str(store.path) in str(caught.value)
@@ -274,7 +284,11 @@ def test_a_second_driver_is_refused_naming_the_first_and_takes_over_when_it_is_k
 
 
 def test_the_same_process_cannot_hold_a_run_twice(store: RunStore) -> None:
-    with store.lock(), pytest.raises(RunLockedError, match=f"process {os.getpid()} "), RunStore(store.path).lock():
+    with (
+        store.lock(),
+        pytest.raises(RunLockedError, match=f"process {os.getpid()} "),
+        RunStore(store.path).lock(),
+    ):
         pytest.fail("two drivers at once")
 
 
@@ -322,9 +336,10 @@ def test_what_a_killed_writer_left_is_swept_by_the_next_driver(swept: RunStore) 
 
 def test_a_run_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match=r"run: cannot be written: Not a directory"), RunStore(
-        tmp_path / "file" / "run"
-    ).lock():
+    with (
+        pytest.raises(StoreError, match=r"run: cannot be written: Not a directory"),
+        RunStore(tmp_path / "file" / "run").lock(),
+    ):
         pytest.fail("locked nothing")
 
 

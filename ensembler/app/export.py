@@ -20,6 +20,12 @@ POLL_S = 1.0
 
 _CARD = "README.md"
 
+#: Wide tables scroll within the card instead of running out of it on a phone.
+_NARROW_TABLES = (
+    "<style>[data-testid=stMarkdownContainer] table {display: block; overflow-x: auto; width: fit-content; "
+    "max-width: 100%}</style>"
+)
+
 
 def page(run: View) -> None:
     """Draws the page."""
@@ -46,7 +52,7 @@ def page(run: View) -> None:
         return
     there = (target / INDEX).is_file()
     st.markdown("The bundle is written to this folder, on the machine that runs the app:")
-    st.code(str(target), language=None)
+    st.code(str(target), language=None, wrap_lines=True)
     label = "Write it again" if there else "Export"
     if st.button(label, type="secondary" if there else "primary", icon=":material/deployed_code:"):
         jobs.start(target, command(run.store.path, name, target))
@@ -58,7 +64,7 @@ def page(run: View) -> None:
         _exported(target)
     with st.expander("The same on the command line"):
         st.code(
-            _typed(["ensembler", *command(run.store.path, name, target)[3:]]),
+            shlex.join(["ensembler", *command(run.store.path, name, target)[3:]]),
             language="bash",
             wrap_lines=True,
         )
@@ -67,7 +73,7 @@ def page(run: View) -> None:
 def bundle_path(run: Path, row: str) -> Path:
     """Where a row's bundle is written: always right below the run's own `bundles`, whatever the row is called."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", row).strip(".-")[:80]
-    if safe != row:  # two rows must not share a folder
+    if safe != row or not safe:  # two rows must not share a folder
         safe = f"{safe or 'row'}-{hashlib.sha256(row.encode()).hexdigest()[:8]}"
     return run / "bundles" / safe
 
@@ -85,7 +91,8 @@ def _watch(target: Path) -> None:
     job = jobs.find(target)
     if job is None or not job.running:
         st.rerun()
-    with st.status(f"Exporting for {job.seconds:.0f} s", expanded=True):
+    # A container of it: used as a context itself, a status claims to be complete at the end of the block.
+    with st.status(f"Exporting for {job.seconds:.0f} s", expanded=True).container():
         lines("The fold models of every member are gathered, checked and written. You may leave this page.")
         if job.said():
             st.code(job.said(), language=None, wrap_lines=True)
@@ -95,19 +102,17 @@ def _exported(target: Path) -> None:
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     st.success(f"The bundle is there: {size / 1e6:.1f} MB.", icon=":material/check_circle:")
     st.markdown("Next, classify images with it:")
-    st.code(_typed(["ensembler", "predict", str(target)]) + " IMAGES", language="bash", wrap_lines=True)
+    st.code(shlex.join(["ensembler", "predict", str(target)]) + " IMAGES", language="bash", wrap_lines=True)
     card = target / _CARD
     if card.is_file():
         with st.container(border=True):
+            st.html(_NARROW_TABLES)
             st.markdown(_body(card.read_text(encoding="utf-8", errors="replace")))
     else:
         st.warning(f"{plain(card)} is missing: export it again.")
 
 
 def _body(card: str) -> str:
-    """A model card without its front matter, which is for machines."""
-    return re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
-
-
-def _typed(words: list[str]) -> str:
-    return shlex.join(words)
+    """A model card without its front matter, which is for machines, its headings below the page's."""
+    body = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
+    return re.sub(r"^(#+) ", r"##\1 ", body, flags=re.MULTILINE)

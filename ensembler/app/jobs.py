@@ -6,6 +6,7 @@ import os
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class Job:
         self.command = tuple(command)
         self.began = time.monotonic()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the job
+        weakref.finalize(self, self._said.close)
         self._process = subprocess.Popen(  # noqa: S603  # our own verbs, without a shell
             self.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said
         )

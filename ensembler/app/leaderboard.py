@@ -10,9 +10,10 @@ import streamlit as st
 
 from ..evaluation.leaderboard import Leaderboard
 from ..evaluation.verdict import Verdict
-from ..figures import KIND_COLOURS, leaderboard_figure, leaderboard_frame
+from ..figures import leaderboard_figure, leaderboard_frame
 from .charts import draw, names_inside
 from .reading import View
+from .rows import columns, rows_table
 from .wording import capital, count, headline, lines, metric_name, metric_words, number, p_text, span
 
 #: Most rows that are drawn; the table shows all.
@@ -51,7 +52,7 @@ def page(run: View) -> None:
         st.dataframe(
             table,
             hide_index=True,
-            column_config=_columns(table, run.metric),
+            column_config=columns(table, run.metric),
             height=ROW_HEIGHT * (min(len(table), SHOWN) + 1) + 3,
             row_height=ROW_HEIGHT,
             placeholder="",
@@ -78,44 +79,6 @@ def advice(verdict: Verdict) -> str:
     if verdict.better:
         return f"Use the ensemble {verdict.winner}: it is better than the best single model."
     return f"Use the single model {verdict.winner}: no ensemble is shown to be better."
-
-
-def rows_table(rows: pd.DataFrame, verdict: Verdict) -> pd.DataFrame:
-    """The leaderboard's rows as people read them; columns without any value are left out."""
-    standing = [
-        ["recommended"] * (name == verdict.winner) + ["tied"] * bool(tied)
-        for name, tied in zip(rows["name"], rows["tied_with_best"], strict=True)
-    ]
-    alone = rows["p_value"].isna()
-    table = pd.DataFrame(
-        {
-            "Name": rows["name"],
-            "Kind": [[kind] for kind in rows["kind"]],
-            "Score": rows["cv"],
-            "95 % interval": [span(*pair) for pair in zip(rows["cv_low"], rows["cv_high"], strict=True)],
-            "Standing": standing,
-            "Gain": rows["delta_best_single"].mask(alone),
-            "Interval of the gain": [
-                "best single model" if is_alone else span(low, high, sign=True)
-                for is_alone, low, high in zip(alone, rows["delta_low"], rows["delta_high"], strict=True)
-            ],
-            "p": ["" if pd.isna(p) else p_text(p) for p in rows["p_value"]],
-            "Latency": rows["latency_ms"],
-            "Accuracy": 100 * rows["accuracy"],
-            "Test": rows["test"],
-            "ECE": rows["ece"],
-            "Parameters": rows["params"].astype("float64") / 1e6,
-            "Training": rows["train_s"],
-            "Optimism": rows["optimism"],
-            "Members": ["" if len(m) < 2 else ", ".join(m) for m in rows["members"]],
-            "Backbone": rows["backbone"],
-            "Strategy": rows["strategy"],
-            "Weights": rows["weights"],
-            "Note": rows["note"].replace("", None),
-        }
-    )
-    empty = [c for c in table if table[c].isna().all() or (table[c].astype(str) == "").all()]
-    return table.drop(columns=empty).reset_index(drop=True)
 
 
 def concerns(board: Leaderboard, manifest: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
@@ -177,7 +140,7 @@ def _cost(row: Mapping[str, Any]) -> list[str]:
     if row["latency_ms"] is not None:
         parts.append(f"{row['latency_ms']:.1f} ms an image")
     if row["params"] is not None:
-        parts.append(f"{row['params'] / 1e6:.1f} M parameters")
+        parts.append(f"{row['params'] / 1e6:.2f} M parameters")
     return parts
 
 
@@ -212,34 +175,6 @@ def _chosen(frame: pd.DataFrame) -> pd.DataFrame:
         rows = rows[[any(uses.get(m) in wanted for m in members) for members in rows["members"]]]
     column, ascending = ORDERS[order]
     return rows if column is None else rows.sort_values(column, ascending=ascending, kind="stable")
-
-
-def _columns(table: pd.DataFrame, metric: str) -> dict[str, Any]:
-    config = st.column_config
-    longest = max(len(name) for name in table["Name"])
-    return {
-        "Name": config.TextColumn(width=min(300, 24 + 7 * longest)),
-        "Kind": config.MultiselectColumn(
-            options=list(KIND_COLOURS), color=list(KIND_COLOURS.values()), width=90
-        ),
-        "Standing": config.MultiselectColumn(
-            options=["recommended", "tied"],
-            color=["green", "gray"],
-            width=110,
-            help="Tied: not to be told from the best",
-        ),
-        "Score": config.NumberColumn(capital(metric_name(metric)), format="%.4f"),
-        "Gain": config.NumberColumn(format="%+.4f", help="Over the best single model; positive is better"),
-        "Latency": config.NumberColumn("Latency, ms", format="%.1f", help="One image at batch 1"),
-        "Accuracy": config.NumberColumn("Accuracy, %", format="%.1f"),
-        "Test": config.NumberColumn(format="%.4f", help="On images that no step had seen"),
-        "ECE": config.NumberColumn(format="%.4f", help="Expected calibration error; lower is better"),
-        "Parameters": config.NumberColumn("Parameters, M", format="%.2f"),
-        "Training": config.NumberColumn("Training, s", format="%.0f", help="All folds together"),
-        "Optimism": config.NumberColumn(
-            format="%.4f", help="How much the score on the rows it was fitted on would flatter the ensemble"
-        ),
-    }
 
 
 def _downloads(run: View) -> None:

@@ -66,9 +66,12 @@ def show(store: RunStore | None, draw: Callable[[reading.View], None]) -> None:
     if store is None:
         return
     try:
-        draw(reading.view(store))
-    except reading.NotReadyError:
-        states.unfinished(store)
+        try:
+            run = reading.view(store)
+        except reading.NotReadyError:
+            states.unfinished(store)
+        else:
+            draw(run)
     except EnsemblerError as error:
         states.damaged(error)
 

@@ -25,7 +25,7 @@ def choose(stores: Sequence[RunStore]) -> RunStore | None:
     elif st.session_state.get(KEY) not in known:
         st.session_state[KEY] = stores[0].name
     chosen = st.sidebar.selectbox(
-        "Run", list(known), key=KEY, placeholder="Choose a run", on_change=_into_url
+        "Run", list(known), None, key=KEY, placeholder="Choose a run", on_change=_into_url
     )
     if refused:
         st.error(

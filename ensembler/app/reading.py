@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import StoreError
 from ..evaluation.leaderboard import Leaderboard
 from ..figures import difference_frame
-from ..metrics import get_metric
+from ..metrics import METRICS, get_metric
 from ..predictions import Predictions
 from ..store import RunStore, find_runs
 
@@ -93,7 +93,7 @@ def view(store: RunStore) -> View:
         NotReadyError: it has no leaderboard yet.
         StoreError: it is damaged.
     """
-    with _understood(store.path):
+    with understood(store.path):
         now = stamp(store)
         manifest, board = _results(str(store.path), now)
         return View(store, now, manifest, board)
@@ -115,7 +115,7 @@ def predictions(run: View, names: Sequence[str]) -> Predictions:
     Raises:
         StoreError, PredictionsError: they are missing or damaged.
     """
-    with _understood(run.store.path):
+    with understood(run.store.path):
         singles = _candidates(*run.key)
         kinds = dict(zip(run.rows, run.board.frame["kind"], strict=True))
         parts = [
@@ -134,7 +134,7 @@ def differences(run: View, names: tuple[str, ...], reference: str) -> pd.DataFra
     Raises:
         StoreError, PredictionsError: predictions are missing or damaged.
     """
-    with _understood(run.store.path):
+    with understood(run.store.path):
         groups = _groups(run)
     return difference_frame(predictions(run, names), get_metric(run.metric), reference, groups)
 
@@ -154,7 +154,8 @@ def _results(path: str, stamp: Stamp) -> tuple[dict[str, Any], Leaderboard]:  # 
         board = compare(store)
     else:
         board = Leaderboard.from_records(records, failed=manifest.get("failed", []))
-    get_metric(board.frame["metric"].iloc[0])
+    if not board.frame["metric"].isin(METRICS.keys()).all():
+        raise ValueError("the leaderboard has rows of an unknown metric")
     if not board.verdict.sentence or board.frame["cv"].isna().any():
         raise ValueError("the leaderboard has rows without a score")
     return manifest, board
@@ -176,7 +177,8 @@ def _groups(run: View) -> NDArray[Any] | None:
 
 
 @contextmanager
-def _understood(path: Path) -> Iterator[None]:
+def understood(path: Path) -> Iterator[None]:
+    """Turns what garbage in a run's files leads to into a StoreError that names the run and the way out."""
     try:
         yield
     except _GARBAGE as error:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from ..errors import EnsemblerError
 from ..store import RunStore
-from .reading import stamp
+from .reading import stamp, understood
 from .wording import count, headline, plain
 
 #: A sweep that wrote nothing for so long has probably been stopped.
@@ -44,7 +46,11 @@ def progress(store: RunStore) -> Progress:
     Raises:
         StoreError: its log is damaged.
     """
-    events = store.events()
+    with understood(store.path):
+        return _progress(store.events())
+
+
+def _progress(events: Sequence[Mapping[str, Any]]) -> Progress:
     stages = [e for e in events if e.get("kind") == "stage"]
     trials = [e for e in events if e.get("kind") == "trial" and e.get("state") != "started"]
     last = stages[-1] if stages else {}

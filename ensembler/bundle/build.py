@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..store import RunStore
+from ..training.backbone import describe
 from ..training.candidate import Candidate
+from .export import MemberSource
 from .member import FoldWeights, Member
 
 
-def build_member(
-    store: RunStore,
-    candidate: Candidate,
-    n_folds: int,
-    classes: Sequence[str],
-    image_size: int,
-    weights_files: Mapping[str, Path],
-) -> Member:
+def build_member(store: RunStore, candidate: Candidate, image_size: int) -> Member:
     """The member that averages a candidate's fold models.
 
-    Args:
-        store: of the run.
-        candidate: trained on every fold.
-        n_folds: k.
-        classes: in column order.
-        image_size: side of the images.
-        weights_files: `Candidate.weights` -> file; needed where the body was frozen and thus not stored.
+    A probe's body was frozen and is not in its Cells: it is read from the weights file that training read.
     """
-    cells = [store.cell(candidate.id, fold) for fold in range(n_folds)]
+    manifest = store.manifest()
+    cells = [store.cell(candidate.id, fold) for fold in range(manifest["k"])]
     folds = [FoldWeights(cell.weights(), cell.temperature) for cell in cells]
-    body = weights_files[candidate.weights] if candidate.strategy == "probe" else None
-    return Member(candidate.backbone, classes, image_size, folds, body_file=body)
+    body = Path(manifest["weights_files"][candidate.weights]) if candidate.strategy == "probe" else None
+    return Member(candidate.backbone, manifest["classes"], image_size, folds, body_file=body)
+
+
+def member_source(store: RunStore, candidate: Candidate, image_size: int) -> MemberSource:
+    """The same with the files that an export copies."""
+    cells = [store.cell(candidate.id, fold) for fold in range(store.manifest()["k"])]
+    return MemberSource(
+        name=candidate.name,
+        architecture=candidate.backbone,
+        weights=candidate.weights,
+        licence=describe(candidate.backbone).licence,
+        member=build_member(store, candidate, image_size),
+        folds=[(cell.path / "model.safetensors", cell.temperature) for cell in cells],
+    )

@@ -13,9 +13,11 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -223,9 +225,12 @@ def create(
         }
     logging.getLogger("timm").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _recording_loads() as loads:
             warnings.simplefilter("ignore")  # timm's deprecations of its own registry are not the user's
-            return cast(nn.Module, timm.create_model(name, **options))
+            model = cast(nn.Module, timm.create_model(name, **options))
+        if weights is not None:
+            _refuse_gaps(model, loads)
+        return model
     except _PROBLEMS as error:
         reason = " ".join(str(error).split())
         if weights is None:
@@ -234,6 +239,27 @@ def create(
             f"backbone {name!r}: weights {str(weights)!r} do not fit: {reason[:300]}; "
             "give weights of this architecture"
         ) from error
+
+
+@contextmanager
+def _recording_loads() -> Iterator[list[Any]]:
+    """The results of every `load_state_dict` meanwhile: under a new head timm lets any other tensor be missing too."""
+    results: list[Any] = []
+    load = nn.Module.load_state_dict
+
+    def record(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        results.append(load(self, *args, **kwargs))
+        return results[-1]
+
+    with patch.object(nn.Module, "load_state_dict", record):
+        yield results
+
+
+def _refuse_gaps(model: nn.Module, loads: list[Any]) -> None:
+    own = set(head_names(model))
+    missing = [key for result in loads for key in result.missing_keys if key not in own]
+    if missing:
+        raise KeyError(f"{len(missing)} tensors are missing, first {missing[0]}")
 
 
 def _head_size(weights: Path, cfg: Any) -> int:

@@ -274,7 +274,7 @@ def _to_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 def _check_finite(loss: Tensor, job: CellJob, epoch: int, step: int) -> None:
     if not torch.isfinite(loss):
-        raise _not_finite(job, f"loss is {float(loss)} at epoch {epoch}, step {step}")
+        raise _not_finite(job, f"loss is {float(loss.detach())} at epoch {epoch}, step {step}")
 
 
 def _check_logits(logits: NDArray[np.float32], job: CellJob, what: str) -> None:

@@ -24,7 +24,7 @@ def default_recipe(params: int, transformer: bool) -> Recipe:
         transformer: whether it is a ViT-like model, whose lower layers are to move less.
     """
     if params < SMALL_BACKBONE:
-        return Recipe(batch_size=64, lr=4e-3, head_lr=4e-3, layer_decay=1.0)
+        return Recipe(batch_size=64, lr=4e-3, head_lr=4e-3, layer_decay=1.0, augment=0.5)
     return Recipe(batch_size=32, lr=1e-4, head_lr=1e-3, layer_decay=0.75 if transformer else 0.9)
 
 

@@ -90,7 +90,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         Starting takes seconds, so workers are held until all have started, and between two stages.
         """
         warm = len(self._alive) >= self._slots or time.monotonic() > self._warm_by
-        return self._chain.finished or (warm and not self._chain.waiting)
+        ending = self._chain.finished or bool(self.store_problem)
+        return ending or (warm and not self._chain.waiting)
 
     def _keep_alive(self, trial_id: str) -> dict[str, Any]:
         self._idle.add(trial_id)
@@ -102,7 +103,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
             self._warm_by = min(self._warm_by, time.monotonic() + WARM_UP_S)
         stage = self._chain.stage
         if trial_id in self._trials:
-            self._observer.started(self._trials[trial_id], stage.total if stage else 0)
+            with self._stopping():
+                self._observer.started(self._trials[trial_id], stage.total if stage else 0)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Passes an epoch on."""
@@ -204,7 +206,8 @@ def plan_scheduler(searcher: PlanSearcher, metric: Metric, asha_epochs: int | No
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
             if trial.config["kind"] == IDLE:
                 return str(TrialScheduler.STOP if searcher.may_leave() else TrialScheduler.CONTINUE)
-            if _in_search(trial) and result.get("reported"):
+            # A trial at its last epoch is to predict its holdout, not to be stopped at a rung there.
+            if asha_epochs and _in_search(trial) and result.get("reported") and result["epoch"] < asha_epochs:
                 return str(super().on_trial_result(tune_controller, trial, result))
             return str(TrialScheduler.CONTINUE)
 
@@ -222,7 +225,6 @@ def plan_scheduler(searcher: PlanSearcher, metric: Metric, asha_epochs: int | No
         time_attr="epoch",
         metric="score",
         mode="max" if metric.greater_is_better else "min",
-        # One beyond the last epoch: a trial that reaches its end is to predict its holdout, not to be stopped there.
         max_t=asha_epochs + 1,
         grace_period=max(1, asha_epochs // 4),
         reduction_factor=2,

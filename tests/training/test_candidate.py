@@ -1,0 +1,83 @@
+"""Candidates and Cells: the same content is the same name on every machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from ensembler.training.candidate import RECIPE_LIMITS, Candidate, CellJob, Numerics, Recipe, digest
+from ensembler.training.recipes import Choice, Range, apply, default_recipe, default_space, read_space
+
+
+def test_an_id_is_the_hash_of_the_content() -> None:
+    one = Candidate("test_resnet", "random", "full", Recipe(lr=1e-3))
+    assert one.id == Candidate("test_resnet", "random", "full", Recipe(lr=0.001)).id
+    others = [
+        dataclasses.replace(one, backbone="test_vit"),
+        dataclasses.replace(one, weights="w#1"),
+        dataclasses.replace(one, strategy="lp-ft"),
+        dataclasses.replace(one, recipe=Recipe(lr=2e-3)),
+    ]
+    assert len({one.id, *(o.id for o in others)}) == 5
+    assert one.name == f"test_resnet-full-{one.id[: len(one.name) - len('test_resnet-full-')]}"
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys_nor_on_the_session() -> None:
+    assert digest({"b": 1, "a": [1, 2]}) == digest({"a": [1, 2], "b": 1})
+    assert digest({"a": 1}) == "015abd7f5cc57a2d"
+
+
+def test_jobs_and_candidates_survive_json() -> None:
+    job = CellJob(Candidate("a", "w", "full", Recipe(lr=0.1)), 3, 7, Numerics("bf16", False), 2)
+    again = CellJob.from_dict(json.loads(json.dumps(job.to_dict())))
+    assert again == job
+    assert again.key("f") == job.key("f")
+    assert Candidate.from_dict(job.candidate.to_dict()) == job.candidate
+
+
+def test_every_number_of_a_recipe_has_limits_and_the_defaults_keep_them() -> None:
+    numbers = {f.name for f in dataclasses.fields(Recipe) if not isinstance(f.default, bool)}
+    assert set(RECIPE_LIMITS) == numbers
+    for recipe in (Recipe(), default_recipe(10**6, False), default_recipe(10**8, True)):
+        for name, (low, high) in RECIPE_LIMITS.items():
+            assert low <= getattr(recipe, name) <= high
+
+
+@pytest.mark.parametrize(("params", "transformer"), [(10**6, False), (10**8, True), (10**8, False)])
+def test_every_value_of_the_default_space_keeps_the_limits_and_holds_the_default(
+    params: int, transformer: bool
+) -> None:
+    recipe = default_recipe(params, transformer)
+    for key, distribution in default_space(recipe).items():
+        low, high = RECIPE_LIMITS[key]
+        values = (
+            [distribution.low, distribution.high] if isinstance(distribution, Range) else distribution.values
+        )
+        assert all(low <= v <= high for v in values)
+        if isinstance(distribution, Range):
+            assert distribution.low <= getattr(recipe, key) <= distribution.high
+        else:
+            assert getattr(recipe, key) in distribution.values
+
+
+def test_a_range_and_its_inverse() -> None:
+    for span in (Range(1e-4, 1e-1, log=True), Range(0, 3)):
+        assert span.at(0) == pytest.approx(span.low)
+        assert span.at(1) == pytest.approx(span.high)
+        assert span.share(span.at(0.3)) == pytest.approx(0.3)
+    assert Range(1e-4, 1e-2, log=True).at(0.5) == pytest.approx(1e-3)
+
+
+def test_a_space_is_overridden_and_what_the_recipe_pins_is_left_out() -> None:
+    space = read_space({"lr": [1, 2], "ema": {"low": 0, "high": 0.5}}, {"dropout": 0.1}, Recipe())
+    assert space["lr"] == Choice((1, 2))
+    assert space["ema"] == Range(0, 0.5)
+    assert "dropout" not in space
+
+
+def test_applied_values_keep_their_types() -> None:
+    recipe = apply(Recipe(), {"batch_size": 31.7, "lr": 0.123456789, "flip": False})
+    assert (recipe.batch_size, recipe.lr, recipe.flip) == (32, 0.123457, False)
+    assert isinstance(recipe.batch_size, int)

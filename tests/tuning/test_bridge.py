@@ -1,0 +1,248 @@
+"""Between Tune and our plans, driven as Tune drives it but without a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from ensembler.errors import StoreError
+from ensembler.metrics import get_metric
+from ensembler.training.candidate import Candidate, CellJob, Recipe
+from ensembler.tuning.bridge import PlanSearcher, TrialWatch, plan_scheduler
+from ensembler.tuning.plan import IDLE, Chain, Outcome, Stage, Trial
+
+LOSS = get_metric("log_loss")
+
+
+class Listener:
+    def __init__(self, fail: str = "") -> None:
+        self.heard: list[str] = []
+        self.fail = fail
+
+    def _hear(self, what: str) -> None:
+        self.heard.append(what)
+        if what.startswith(self.fail or "never"):
+            raise StoreError("events.jsonl: cannot be written: No space left on device")
+
+    def started(self, trial: Trial, stage_total: int) -> None:
+        self._hear(f"started {trial.number} of {stage_total}")
+
+    def epoch(self, trial: Trial, report: Mapping[str, Any]) -> None:
+        self._hear(f"epoch {report['epoch']} of {trial.number}")
+
+    def ended(self, trial: Trial, outcome: Outcome) -> None:
+        self._hear(f"ended {trial.number} {outcome.status} {outcome.score} {outcome.reason}".rstrip())
+
+
+def _trials(n: int, stage: str = "search") -> list[Trial]:
+    job = CellJob(Candidate("a", "random", "full", Recipe(epochs=4)), 0)
+    return [Trial(stage, "cell", job, i) for i in range(n)]
+
+
+def _result(epoch: int, score: float, **more: Any) -> dict[str, Any]:
+    keys = dict.fromkeys(
+        ("lr", "train_loss", "monitor_loss", "monitor_accuracy", "seconds", "images_per_s"), 1.0
+    )
+    return {**keys, "epoch": epoch, "score": score, "reported": True, "step_s": 0.5, **more}
+
+
+@pytest.fixture
+def told() -> list[Outcome]:
+    return []
+
+
+def _searcher(
+    told: list[Outcome], listener: Listener, n: int = 2, slots: int = 1
+) -> tuple[PlanSearcher, TrialWatch]:
+    watch = TrialWatch()
+    chain = Chain([lambda: Stage("search", _trials(n), lambda _t, o: told.append(o))])
+    searcher = PlanSearcher(chain, listener, LOSS, watch, slots)
+    for i in range(slots):  # the first suggestions only start the workers
+        config = searcher.suggest(f"idle{i}")
+        assert isinstance(config, dict)
+        assert config["kind"] == IDLE
+        watch.on_trial_start(0, [], SimpleNamespace(trial_id=f"idle{i}"))
+    for i in range(slots):
+        searcher.on_trial_complete(f"idle{i}", {})
+    return searcher, watch
+
+
+def test_a_finished_trial_is_told_with_its_best_score_history_and_time(told: list[Outcome]) -> None:
+    listener = Listener()
+    searcher, watch = _searcher(told, listener)
+    config = searcher.suggest("t0")
+    assert isinstance(config, dict)
+    assert Trial.from_config(config).number == 0
+    watch.on_trial_start(0, [], SimpleNamespace(trial_id="t0"))
+    searcher.on_trial_result("t0", _result(1, 0.9))
+    searcher.on_trial_result("t0", _result(2, 0.6))
+    searcher.on_trial_result("t0", _result(3, 0.8))
+    searcher.on_trial_complete("t0", _result(3, 0.7, reported=False, ended="finished"))
+    assert listener.heard == [
+        "started 0 of 2",
+        "epoch 1 of 0",
+        "epoch 2 of 0",
+        "epoch 3 of 0",
+        "ended 0 finished 0.6",
+    ]
+    assert [h["epoch"] for h in told[0].history] == [1, 2, 3]
+    assert told[0].seconds == 2.0
+
+
+def test_a_trial_that_the_scheduler_stopped_is_stopped_and_its_last_epoch_counts(told: list[Outcome]) -> None:
+    searcher, _ = _searcher(told, Listener())
+    searcher.suggest("t0")
+    searcher.on_trial_result("t0", _result(1, 0.9))
+    searcher.on_trial_complete("t0", _result(2, 0.5))
+    assert (told[0].status, told[0].score) == ("stopped", 0.5)
+    assert [h["epoch"] for h in told[0].history] == [1, 2]
+
+
+def test_a_failure_is_told_with_its_reason(told: list[Outcome]) -> None:
+    searcher, watch = _searcher(told, Listener(), 3)
+    for name in ("t0", "t1", "t2"):
+        searcher.suggest(name)
+    searcher.on_trial_complete(
+        "t0", {"epoch": 0, "score": float("nan"), "ended": "failed", "reason": "loss is nan"}
+    )
+    dead = SimpleNamespace(trial_id="t1", get_error=lambda: RuntimeError("trace\nThe actor died"))
+    watch.on_trial_error(0, [], dead)
+    searcher.on_trial_complete("t1", error=True)
+    watch.on_trial_error(0, [], SimpleNamespace(trial_id="t2", get_error=lambda: ""))
+    searcher.on_trial_complete("t2", error=True)
+    assert [(o.status, o.score, o.reason) for o in told] == [
+        ("failed", None, "loss is nan"),
+        ("failed", None, "The actor died"),
+        ("failed", None, "its worker died"),
+    ]
+
+
+def test_a_trial_started_again_forgets_the_epochs_of_the_worker_that_died(told: list[Outcome]) -> None:
+    searcher, _ = _searcher(told, Listener())
+    searcher.suggest("t0")
+    searcher.on_trial_result("t0", _result(1, 0.1))
+    searcher.on_trial_result("t0", _result(2, 0.2))
+    searcher.on_trial_result("t0", _result(1, 0.9))
+    searcher.on_trial_complete("t0", _result(1, 0.8, reported=False, ended="finished"))
+    assert [h["epoch"] for h in told[0].history] == [1]
+    assert told[0].score == 0.8
+
+
+def test_when_all_is_told_the_search_is_finished(told: list[Outcome]) -> None:
+    searcher, _ = _searcher(told, Listener(), 1)
+    searcher.suggest("t0")
+    assert searcher.suggest("t1") is None
+    searcher.on_trial_complete("t0", {"ended": "finished", "score": 0.5, "epoch": 1})
+    assert searcher.suggest("t2") == Searcher.FINISHED
+    assert searcher.may_leave()
+
+
+@pytest.mark.parametrize("moment", ["started", "epoch", "ended"])
+def test_a_full_disk_in_the_driver_ends_the_sweep_instead_of_being_lost(
+    moment: str, told: list[Outcome]
+) -> None:
+    searcher, watch = _searcher(told, Listener(fail=moment), 3)
+    searcher.suggest("t0")
+    watch.on_trial_start(0, [], SimpleNamespace(trial_id="t0"))
+    searcher.on_trial_result("t0", _result(1, 0.5))
+    searcher.on_trial_complete("t0", _result(1, 0.5, reported=False, ended="finished"))
+    assert "No space left on device" in searcher.store_problem
+    assert searcher.suggest("t1") == Searcher.FINISHED
+    assert searcher.may_leave()  # also a trial that only keeps a worker warm
+
+
+def test_a_full_disk_in_a_worker_ends_the_sweep_too(told: list[Outcome]) -> None:
+    searcher, _ = _searcher(told, Listener(), 3)
+    searcher.suggest("t0")
+    problem = {"ended": "failed", "reason": "cells/x: No space left", "error_type": "StoreError", "epoch": 1}
+    searcher.on_trial_complete("t0", {**problem, "score": 0.1})
+    assert searcher.store_problem == "cells/x: No space left"
+    assert searcher.suggest("t1") == Searcher.FINISHED
+
+
+# ---------------------------------------------------------------------- scheduler
+
+
+def _tune_trial(number: int, stage: str = "search", kind: str = "cell") -> Any:
+    return SimpleNamespace(trial_id=f"t{number}", config={"stage": stage, "kind": kind}, status="RUNNING")
+
+
+def _decide(scheduler: Any, trial: Any, epoch: int, score: float, **more: Any) -> str:
+    return str(
+        scheduler.on_trial_result(None, trial, {"epoch": epoch, "score": score, "reported": True, **more})
+    )
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "accuracy"])
+def test_asha_stops_the_weak_of_the_search_and_no_other(metric: str, told: list[Outcome]) -> None:
+    searcher, _ = _searcher(told, Listener())
+    direction = get_metric(metric)
+    good, bad = (0.1, 0.9) if not direction.greater_is_better else (0.9, 0.1)
+    scheduler = plan_scheduler(searcher, direction, 8)
+    trials = [_tune_trial(i) for i in range(4)]
+    other = _tune_trial(9, "crossval")
+    for trial in [*trials, other]:
+        scheduler.on_trial_add(None, trial)
+    for trial in trials[:3]:
+        assert _decide(scheduler, trial, 2, good) == TrialScheduler.CONTINUE
+    assert _decide(scheduler, trials[3], 2, bad) == TrialScheduler.STOP
+    assert _decide(scheduler, other, 2, bad) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize("epochs", range(1, 13))
+def test_a_trial_at_its_last_epoch_is_never_stopped(epochs: int, told: list[Outcome]) -> None:
+    """Whatever the rungs are: it is about to predict its holdout."""
+    searcher, _ = _searcher(told, Listener())
+    scheduler = plan_scheduler(searcher, LOSS, epochs)
+    trials = [_tune_trial(i) for i in range(5)]
+    for i, trial in enumerate(trials):
+        scheduler.on_trial_add(None, trial)
+        decision = _decide(scheduler, trial, epochs, 0.1 + i)
+        assert decision == TrialScheduler.CONTINUE
+        scheduler.on_trial_complete(None, trial, {"epoch": epochs, "score": 0.1 + i, "reported": False})
+
+
+def test_without_asha_nothing_is_stopped(told: list[Outcome]) -> None:
+    searcher, _ = _searcher(told, Listener())
+    scheduler = plan_scheduler(searcher, LOSS, None)
+    for i in range(6):
+        trial = _tune_trial(i)
+        scheduler.on_trial_add(None, trial)
+        assert _decide(scheduler, trial, 1, float(i)) == TrialScheduler.CONTINUE
+
+
+def test_a_failure_before_the_first_epoch_does_not_confuse_asha(told: list[Outcome]) -> None:
+    searcher, _ = _searcher(told, Listener())
+    scheduler = plan_scheduler(searcher, LOSS, 8)
+    trial = _tune_trial(0)
+    scheduler.on_trial_add(None, trial)
+    failed = {"epoch": 0, "score": float("nan"), "reported": False, "ended": "failed"}
+    assert scheduler.on_trial_result(None, trial, failed) == TrialScheduler.CONTINUE
+    scheduler.on_trial_complete(None, trial, failed)
+    assert _decide(scheduler, _added(scheduler, 1), 2, 0.5) == TrialScheduler.CONTINUE
+
+
+def _added(scheduler: Any, number: int) -> Any:
+    trial = _tune_trial(number)
+    scheduler.on_trial_add(None, trial)
+    return trial
+
+
+def test_a_worker_is_kept_warm_until_all_have_started(told: list[Outcome]) -> None:
+    watch = TrialWatch()
+    chain = Chain([lambda: Stage("search", _trials(2), lambda _t, o: told.append(o))])
+    searcher = PlanSearcher(chain, Listener(), LOSS, watch, 2)
+    scheduler = plan_scheduler(searcher, LOSS, 8)
+    idle = [_tune_trial(i, IDLE, IDLE) for i in range(2)]
+    for trial in idle:
+        searcher.suggest(trial.trial_id)
+        scheduler.on_trial_add(None, trial)
+    watch.on_trial_start(0, [], idle[0])
+    assert scheduler.on_trial_result(None, idle[0], {"epoch": 0}) == TrialScheduler.CONTINUE
+    watch.on_trial_start(0, [], idle[1])
+    assert scheduler.on_trial_result(None, idle[0], {"epoch": 0}) == TrialScheduler.STOP

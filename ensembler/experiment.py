@@ -24,7 +24,7 @@ from .errors import BundleError, ConfigError
 from .folds import Folds, make_folds
 from .predictions import Predictions
 from .store import RunStore, machine
-from .training.candidate import TrainingData, digest
+from .training.candidate import Candidate, TrainingData, digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,6 +174,7 @@ class Experiment:
             sweep = Sweep(self.config, data, backbones, self.store, Observers(watchers), began)
             result = sweep.run()
         notes = {(b.name, b.weights.label): b.weights.note for b in backbones}
+        wanted = self.store.manifest().get("fitted_epochs", {}).get("wanted", 0)
         self.store.update_manifest(
             candidates=[c.to_dict() for c in result.candidates],
             failed=result.failed,
@@ -182,7 +183,7 @@ class Experiment:
                     "backbone": c.backbone,
                     "strategy": c.strategy,
                     "weights": c.weights,
-                    "note": notes.get((c.backbone, c.weights), ""),
+                    "note": "; ".join(filter(None, [notes.get((c.backbone, c.weights)), _cut(c, wanted)])),
                 }
                 for c in result.candidates
             },
@@ -296,6 +297,12 @@ class Experiment:
         for image_id, reason in images.unreadable:
             print(f"warning: skipped {image_id}: {reason}", file=sys.stderr)
         return images
+
+
+def _cut(candidate: Candidate, wanted: int) -> str:
+    """What a budget took from a candidate, or ""."""
+    epochs = candidate.recipe.epochs
+    return f"{epochs} of {wanted} epochs: budget" if candidate.strategy != "probe" and epochs < wanted else ""
 
 
 def _commit(folder: Path) -> str | None:

@@ -36,6 +36,7 @@ import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from pyarrow import parquet
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -367,7 +368,7 @@ class RunStore:
             state = _read_json(folder / "state.json")
             arrays = load_file(folder / "arrays.safetensors")
             return state, arrays, np.load(folder / "proba.npy", allow_pickle=False)
-        except _UNREADABLE as error:
+        except (*_UNREADABLE, StoreError) as error:
             raise StoreError(
                 f"{folder}: no readable ensemble ({error}); run `ensembler combine` again"
             ) from error
@@ -393,10 +394,10 @@ class RunStore:
         if not file.exists():
             return None
         try:
-            frame = pd.read_parquet(file)
+            # Not by pandas: its JSON rounds, and its floats stand for whole numbers where one is missing.
+            return cast("list[dict[str, Any]]", parquet.read_table(file).to_pylist())
         except (OSError, ValueError) as error:
             raise StoreError(f"{file}: cannot be read ({error}); delete it, it is rebuilt") from error
-        return cast("list[dict[str, Any]]", json.loads(frame.to_json(orient="records", double_precision=15)))
 
     # ------------------------------------------------------------------ predictions
 

@@ -31,6 +31,10 @@ class TrialWatch(Callback):  # type: ignore[misc]
         self.reasons: dict[str, str] = {}
         self.on_start: Any = None
 
+    def __reduce__(self) -> Any:
+        """Tune writes what it was given to disk: nobody reads it, and a terminal's bars cannot be pickled."""
+        return type(self), ()
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune when a worker takes a trial, again after a retry."""
         del iteration, trials, info
@@ -56,6 +60,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         watch.on_start = self._started
         self._slots = slots
         self._idle: set[str] = set()
+        self._leaving: set[str] = set()
+        self._begun: set[str] = set()
         self._alive: set[str] = set()
         self._cold = slots
         self._warm_by = math.inf
@@ -63,6 +69,10 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         self._history: dict[str, list[dict[str, Any]]] = {}
         self._seconds: dict[str, float] = {}
         self.store_problem = ""
+
+    def __reduce__(self) -> Any:
+        """See `TrialWatch`."""
+        return Searcher, ()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config; None when others have to end first."""
@@ -83,15 +93,20 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         self._seconds[trial_id] = 0.0
         return trial.to_config()
 
-    def may_leave(self) -> bool:
+    def may_leave(self, trial_id: str) -> bool:
         """Whether a trial that keeps a worker alive may end.
 
         Tune ends a worker that has nothing to do, and gives up one that is still starting when another becomes free.
-        Starting takes seconds, so workers are held until all have started, and between two stages.
+        Starting takes seconds, so workers are held until all have started, and between two stages; but a trial that
+        was handed out and has no worker yet is given one.
         """
         warm = len(self._alive) >= self._slots or time.monotonic() > self._warm_by
+        needed = len(self._trials.keys() - self._begun) > len(self._leaving & self._idle)
         ending = self._chain.finished or bool(self.store_problem)
-        return ending or (warm and not self._chain.waiting)
+        leaves = ending or (warm and (needed or not self._chain.waiting))
+        if leaves:
+            self._leaving.add(trial_id)
+        return leaves
 
     def _keep_alive(self, trial_id: str) -> dict[str, Any]:
         self._idle.add(trial_id)
@@ -103,6 +118,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
             self._warm_by = min(self._warm_by, time.monotonic() + WARM_UP_S)
         stage = self._chain.stage
         if trial_id in self._trials:
+            self._begun.add(trial_id)
             with self._stopping():
                 self._observer.started(self._trials[trial_id], stage.total if stage else 0)
 
@@ -205,11 +221,15 @@ def plan_scheduler(searcher: PlanSearcher, metric: Metric, asha_epochs: int | No
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
             if trial.config["kind"] == IDLE:
-                return str(TrialScheduler.STOP if searcher.may_leave() else TrialScheduler.CONTINUE)
+                return str(
+                    TrialScheduler.STOP if searcher.may_leave(trial.trial_id) else TrialScheduler.CONTINUE
+                )
+            decision = str(TrialScheduler.CONTINUE)
+            if asha_epochs and _in_search(trial) and result.get("reported"):
+                decision = str(super().on_trial_result(tune_controller, trial, result))
             # A trial at its last epoch is to predict its holdout, not to be stopped at a rung there.
-            if asha_epochs and _in_search(trial) and result.get("reported") and result["epoch"] < asha_epochs:
-                return str(super().on_trial_result(tune_controller, trial, result))
-            return str(TrialScheduler.CONTINUE)
+            stays = not trial.config["stoppable"] or result["epoch"] >= _epochs(trial)
+            return str(TrialScheduler.CONTINUE) if stays else decision
 
         def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
             if _in_search(trial) and result.get("reported"):
@@ -229,6 +249,10 @@ def plan_scheduler(searcher: PlanSearcher, metric: Metric, asha_epochs: int | No
         grace_period=max(1, asha_epochs // 4),
         reduction_factor=2,
     )
+
+
+def _epochs(trial: Any) -> int:
+    return int(trial.config["job"]["candidate"]["recipe"]["epochs"])
 
 
 def _in_search(trial: Any) -> bool:

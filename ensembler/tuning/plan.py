@@ -30,21 +30,35 @@ class Trial:
         kind: "measure" or "cell".
         job: what to do it with.
         number: its number in the stage.
+        stoppable: whether a scheduler may stop it early.
     """
 
     stage: str
     kind: Kind
     job: CellJob
     number: int
+    stoppable: bool = True
 
     def to_config(self) -> dict[str, Any]:
         """The config of Ray's trial."""
-        return {"stage": self.stage, "kind": self.kind, "number": self.number, "job": self.job.to_dict()}
+        return {
+            "stage": self.stage,
+            "kind": self.kind,
+            "number": self.number,
+            "job": self.job.to_dict(),
+            "stoppable": self.stoppable,
+        }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Trial:
         """The inverse of `to_config`."""
-        return cls(config["stage"], config["kind"], CellJob.from_dict(config["job"]), config["number"])
+        return cls(
+            config["stage"],
+            config["kind"],
+            CellJob.from_dict(config["job"]),
+            config["number"],
+            config["stoppable"],
+        )
 
 
 @dataclass(frozen=True)

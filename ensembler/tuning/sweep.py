@@ -18,17 +18,15 @@ from ..config import Config
 from ..errors import TrainingError
 from ..metrics import Metric, get_metric
 from ..training.backbone import BackboneInfo, Weights
-from ..training.candidate import Candidate, CellJob, CellResult, Numerics, Recipe, TrainingData
+from ..training.candidate import Candidate, CellJob, CellResult, Numerics, Recipe, TrainingData, digest
 from ..training.recipes import apply, default_recipe, read_space
+from .budget import OVERHEAD, Budget, fit_epochs
 from .execute import Observer, execute, ray_session, share_resources, slots_for, threads_for
 from .plan import Chain, Outcome, Stage, Trial
 from .search import Arm, OptunaStage, grid_candidates, random_candidates
 
 #: The fold on which recipes are searched.
 SEARCH_FOLD = 0
-
-#: Shares of a budget: the search ends at the first, cross-validation at the second; the rest combines and scores.
-SEARCH_SHARE, SWEEP_SHARE = 0.35, 0.92
 
 
 class SweepStore(Protocol):
@@ -97,11 +95,16 @@ def make_arms(config: Config, backbones: Sequence[ReadyBackbone]) -> list[Arm]:
 def _failure(candidate: Candidate, fold: int | None, stage: str, reason: str) -> dict[str, Any]:
     return {
         "name": candidate.name,
+        "candidate_id": candidate.id,
         "candidate": candidate.to_dict(),
         "fold": fold,
         "stage": stage,
         "reason": reason,
     }
+
+
+def _arm_key(arm: Arm) -> list[Any]:
+    return [arm.backbone, arm.weights, arm.strategy, arm.recipe.epochs]
 
 
 class Sweep:
@@ -131,9 +134,10 @@ class Sweep:
         self.store = store
         self.observer = observer
         self.metric: Metric = get_metric(data.metric)
-        self.arms = make_arms(config, backbones)
+        self.arms = self._full_arms = make_arms(config, backbones)
         self.result = SweepResult()
-        self._began = time.monotonic() if began is None else began
+        began = time.monotonic() if began is None else began
+        self._budget = Budget(config.budget, began) if config.budget else None
         self._slots = 1
         self._failed: dict[str, dict[str, Any]] = {}
 
@@ -172,8 +176,10 @@ class Sweep:
     def _measure(self) -> Stage | None:
         known = self._numerics()
         names = list(dict.fromkeys(b.name for b in self.backbones if b.name not in known))
+        pinned: dict[str, Any] = {}
         if self.config.numerics != "auto":
-            pinned = dataclasses.asdict(Numerics(**self.config.numerics.model_dump()))
+            pinned = self.config.numerics.model_dump()
+        if pinned and self._budget is None:  # a budget has to know how fast each backbone is
             self.store.update_manifest(numerics=known | dict.fromkeys(names, pinned))
             return None
         arms = {arm.backbone: arm for arm in self.arms}
@@ -186,11 +192,12 @@ class Sweep:
         def note(trial: Trial, outcome: Outcome) -> None:
             if outcome.status == "finished":
                 name = trial.job.candidate.backbone
-                self.store.update_manifest(numerics=self._numerics() | {name: dict(outcome.extra)})
+                self.store.update_manifest(numerics=self._numerics() | {name: {**outcome.extra, **pinned}})
 
         return Stage("measure", trials, note) if trials else None
 
     def _screen(self) -> Stage | None:
+        self._fit_epochs()
         jobs = [self._job(c, f) for f in range(len(self.data.folds)) for c in self._probes()]
         return self._cells("screen", jobs)
 
@@ -208,7 +215,7 @@ class Sweep:
             ]
             return OptunaStage(
                 "search", self.arms, search.trials, search.seed, self.metric,
-                make=self._search_trial, known=known, on_end=self._note_trial, deadline=self._deadline(),
+                make=self._search_trial, known=known, on_end=self._note_trial, deadline=self._deadline,
                 first=self._free_number(),
             )  # fmt: skip
         wanted = self._listed
@@ -217,7 +224,7 @@ class Sweep:
         missing = [c for c in wanted if c.id not in done]
         trials = [self._search_trial(n, c) for n, c in self._numbered(missing)]
         at_least = sum(c in defaults for c in missing)
-        return Stage("search", trials, self._note_trial, self._deadline(), at_least)
+        return Stage("search", trials, self._note_trial, self._deadline, at_least)
 
     def _crossval(self) -> Stage | None:
         self._pick()
@@ -281,7 +288,9 @@ class Sweep:
         return Stage(stage, trials, self._note_cell) if trials else None
 
     def _search_trial(self, number: int, candidate: Candidate) -> Trial:
-        return Trial("search", "cell", self._job(candidate, SEARCH_FOLD), number)
+        # A backbone's default recipe runs to its end: every other is held against it, and often it is kept.
+        stoppable = all(candidate != arm.default for arm in self.arms)
+        return Trial("search", "cell", self._job(candidate, SEARCH_FOLD), number, stoppable)
 
     def _note_cell(self, trial: Trial, outcome: Outcome) -> None:
         if outcome.status == "failed":
@@ -348,11 +357,17 @@ class Sweep:
 
         What is left out is recorded.
         """
-        if self.config.budget is None:
+        if self._budget is None:
             return kept
-        left = self._began + SWEEP_SHARE * self.config.budget - time.monotonic()
+        asked = digest([self.config.budget, self.config.keep, sorted(c.id for c, _ in trials)])
+        decided = self.store.manifest().get("afforded", {})
+        if decided.get("asked") == asked:  # a run that goes on keeps to what it decided
+            self._failed |= {failure["candidate_id"]: failure for failure in decided["left_out"]}
+            return [c for c in kept if c.id in decided["kept"]]
+        left = self._budget.left_s
         per_epoch = {c.id: trial["seconds"] / max(1, trial["epochs"]) for c, trial in reversed(trials)}
         chosen: list[Candidate] = []
+        left_out: list[dict[str, Any]] = []
         for position, candidate in enumerate(kept):
             jobs = [self._job(candidate, f) for f in range(len(self.data.folds))]
             missing = sum(not self.store.has_cell(job, self.data.fingerprint) for job in jobs)
@@ -361,19 +376,48 @@ class Sweep:
                 reason = (
                     f"left out: its folds need about {cost:.0f} s, the budget has {max(0, left):.0f} s left"
                 )
-                self._failed[candidate.id] = _failure(candidate, None, "crossval", reason)
+                left_out.append(_failure(candidate, None, "crossval", reason))
                 continue
             left -= cost
             chosen.append(candidate)
+        self._failed |= {failure["candidate_id"]: failure for failure in left_out}
+        self.store.update_manifest(
+            afforded={"asked": asked, "kept": [c.id for c in chosen], "left_out": left_out}
+        )
         return chosen
 
+    @property
     def _deadline(self) -> float | None:
         """When a budget ends the search."""
-        return None if self.config.budget is None else self._began + SEARCH_SHARE * self.config.budget
+        return None if self._budget is None else self._budget.search_deadline
+
+    def _fit_epochs(self) -> None:
+        """Cuts the epochs of slow backbones so that a budget has time for one candidate of each, and records it."""
+        if self._budget is None or "epochs" in self.config.recipe:
+            return
+        asked = [self.config.budget, len(self.data.folds), [_arm_key(arm) for arm in self._full_arms]]
+        fitted = self.store.manifest().get("fitted_epochs", {})
+        if fitted.get("asked") != asked:
+            if not hasattr(self, "resources"):
+                return  # Ray has not been asked yet how much runs at a time
+            steps = len(self.data.folds[0][0]) * (len(self.data.folds) - 1) * OVERHEAD
+            speeds = {name: max(found["images_per_s"].values()) for name, found in self._numerics().items()}
+            costs = [steps / speeds[arm.backbone] / self._slots for arm in self.arms]
+            wanted = self.arms[0].recipe.epochs
+            epochs = fit_epochs(costs, wanted, self._budget.crossval_s)
+            fitted = {"asked": asked, "wanted": wanted, "epochs": epochs}
+            self.store.update_manifest(fitted_epochs=fitted)
+        self.arms = [
+            dataclasses.replace(arm, recipe=dataclasses.replace(arm.recipe, epochs=n))
+            for arm, n in zip(self._full_arms, fitted["epochs"], strict=True)
+        ]
+        self.__dict__.pop("_listed", None)
 
     def _anything_missing(self) -> bool:
         """Whether Ray is needed at all: a finished run is read without starting it."""
         if self._measure() or self._screen():
+            return True
+        if self._budget is not None and self.arms is self._full_arms and "epochs" not in self.config.recipe:
             return True
         search = self._search()
         if search is not None and search.total:

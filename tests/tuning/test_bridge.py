@@ -139,7 +139,7 @@ def test_when_all_is_told_the_search_is_finished(told: list[Outcome]) -> None:
     assert searcher.suggest("t1") is None
     searcher.on_trial_complete("t0", {"ended": "finished", "score": 0.5, "epoch": 1})
     assert searcher.suggest("t2") == Searcher.FINISHED
-    assert searcher.may_leave()
+    assert searcher.may_leave("idle")
 
 
 @pytest.mark.parametrize("moment", ["started", "epoch", "ended"])
@@ -153,7 +153,7 @@ def test_a_full_disk_in_the_driver_ends_the_sweep_instead_of_being_lost(
     searcher.on_trial_complete("t0", _result(1, 0.5, reported=False, ended="finished"))
     assert "No space left on device" in searcher.store_problem
     assert searcher.suggest("t1") == Searcher.FINISHED
-    assert searcher.may_leave()  # also a trial that only keeps a worker warm
+    assert searcher.may_leave("idle")  # also a trial that only keeps a worker warm
 
 
 def test_a_full_disk_in_a_worker_ends_the_sweep_too(told: list[Outcome]) -> None:
@@ -246,3 +246,37 @@ def test_a_worker_is_kept_warm_until_all_have_started(told: list[Outcome]) -> No
     assert scheduler.on_trial_result(None, idle[0], {"epoch": 0}) == TrialScheduler.CONTINUE
     watch.on_trial_start(0, [], idle[1])
     assert scheduler.on_trial_result(None, idle[0], {"epoch": 0}) == TrialScheduler.STOP
+
+
+def test_a_worker_is_given_up_to_a_trial_that_waits_for_one(told: list[Outcome]) -> None:
+    """The first stage may hold fewer trials than there are workers, and be handed out before all have started."""
+    watch = TrialWatch()
+    makers = [lambda: Stage("measure", _trials(1, "measure")), lambda: Stage("search", _trials(3))]
+    searcher = PlanSearcher(Chain(makers), Listener(), LOSS, watch, 2)
+    for name in ("idle0", "idle1"):
+        searcher.suggest(name)
+    watch.on_trial_start(0, [], SimpleNamespace(trial_id="idle0"))
+    assert isinstance(searcher.suggest("t0"), dict)
+    assert searcher.suggest("nothing yet") is None
+    watch.on_trial_start(0, [], SimpleNamespace(trial_id="idle1"))
+    assert searcher.may_leave("idle0")
+    assert not searcher.may_leave("idle1")  # one is enough: the other waits for the next stage
+    searcher.on_trial_complete("idle0", {})
+    watch.on_trial_start(0, [], SimpleNamespace(trial_id="t0"))
+    assert not searcher.may_leave("idle1")
+    searcher.on_trial_complete("t0", {"ended": "finished", "epoch": 0, "score": float("nan")})
+    assert isinstance(searcher.suggest("t1"), dict)
+    assert searcher.may_leave("idle1")
+
+
+def test_what_tune_is_given_can_be_written_to_disk_whatever_progress_is_drawn_on(told: list[Outcome]) -> None:
+    import threading
+
+    from ray import cloudpickle
+
+    listener = Listener()
+    listener.lock = threading.RLock()  # type: ignore[attr-defined]
+    searcher, watch = _searcher(told, listener)
+    scheduler = plan_scheduler(searcher, LOSS, 4)
+    for thing in (searcher, watch, scheduler):
+        assert cloudpickle.loads(cloudpickle.dumps(thing)) is not None

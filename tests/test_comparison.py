@@ -1,0 +1,178 @@
+"""The comparison alone: what is stored is what was fitted, and stale results are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensembler import comparison
+from ensembler.combiners import COMBINERS
+from ensembler.comparison import (
+    combine,
+    compare,
+    load_fits,
+    read_leaderboard,
+    restored_combiner,
+    start_bare_run,
+)
+from ensembler.errors import PredictionsError, RunLockedError, RunMismatchError, StoreError
+from ensembler.metrics import get_metric
+from ensembler.predictions import Predictions
+from ensembler.store import RunStore
+
+
+def _predictions(
+    members: int = 3, seed: int = 0, n: int = 60, labels: np.ndarray | None = None
+) -> Predictions:
+    rng = np.random.default_rng(seed)
+    proba = rng.dirichlet([1, 1, 1], (members, n))
+    truth = np.arange(n) % 3 if labels is None else labels
+    proba[:, np.arange(n), truth] += np.linspace(0.3, 1, members)[:, None]
+    return Predictions.from_arrays(proba / proba.sum(-1, keepdims=True), truth, np.arange(n) % 4)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(1)
+    test = Predictions.from_arrays(rng.dirichlet([1, 1, 1], (3, 12)), np.arange(12) % 3, split="test")
+    _predictions().save(tmp_path / "p.npz", test)
+    return tmp_path / "p.npz"
+
+
+@pytest.fixture
+def store(tmp_path: Path, file: Path) -> RunStore:
+    store = RunStore(tmp_path / "run")
+    start_bare_run(store, file, "log_loss", [(name, {}) for name in COMBINERS])
+    return store
+
+
+def test_stored_ensembles_are_the_fitted_ones_to_the_bit(store: RunStore) -> None:
+    fits = combine(store)
+    predictions = store.predictions()
+    again = load_fits(store, predictions)
+    assert [f.name for f in again] == [f.name for f in fits] == list(COMBINERS)
+    for one, two in zip(fits, again, strict=True):
+        np.testing.assert_array_equal(one.predictions.proba, two.predictions.proba)
+        assert (one.in_sample, one.score, one.optimism) == (two.in_sample, two.score, two.optimism)
+        np.testing.assert_array_equal(
+            one.combiner.predict(predictions).proba, two.combiner.predict(predictions).proba
+        )
+    direct, reread = compare(store, fits), compare(store)
+    assert direct.to_json() == reread.to_json()
+
+
+def test_the_test_column_is_the_fitted_combiner_on_the_test_split(store: RunStore) -> None:
+    combine(store)
+    test = store.test_predictions()
+    assert test is not None
+    for row in compare(store).to_records():
+        if row["kind"] == "ensemble":
+            proba = restored_combiner(store, row["name"]).predict(test).proba[0]
+        else:
+            proba = test.select([row["name"]]).proba[0]
+        assert row["test"] == pytest.approx(get_metric("log_loss")(test.labels, proba))
+
+
+def test_no_place_on_the_board_depends_on_the_test_split(store: RunStore) -> None:
+    fits = combine(store)
+    before = [row["name"] for row in compare(store, fits).to_records()]
+    test = store.test_predictions()
+    assert test is not None
+    flipped = Predictions.from_arrays(test.proba, (test.labels + 1) % 3, split="test")
+    store.write_predictions(store.predictions(), flipped)
+    after = compare(store, fits)
+    assert [row["name"] for row in after.to_records()] == before
+
+
+def test_ensembles_of_other_members_are_refused(store: RunStore) -> None:
+    combine(store)
+    fewer = _predictions(2)
+    with pytest.raises(
+        StoreError, match="ensemble 'mean' is of other members; run `ensembler combine` again"
+    ):
+        load_fits(store, fewer)
+
+
+def test_an_ensemble_taken_from_the_list_is_deleted(store: RunStore) -> None:
+    combine(store)
+    store.update_manifest(ensembles=[["mean", {}]])
+    combine(store)
+    assert store.ensembles() == ["mean"]
+
+
+def test_a_stored_combiner_that_is_unknown_here_is_told(store: RunStore) -> None:
+    combine(store)
+    file = store.path / "ensembles" / "mean" / "state.json"
+    file.write_text(file.read_text().replace('"combiner": "mean"', '"combiner": "evil"'))
+    with pytest.raises(StoreError, match="unknown combiner 'evil'.*; run `ensembler combine` again"):
+        compare(store)
+
+
+def test_a_combiner_optimises_the_metric_of_the_run_unless_told_otherwise(tmp_path: Path, file: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    start_bare_run(store, file, "accuracy", [("greedy", {}), ("bagging", {"metric": "log_loss"})])
+    by_name = {fit.name: fit for fit in combine(store)}
+    assert by_name["greedy"].combiner.get_params()["metric"] == "accuracy"
+    assert by_name["bagging"].combiner.get_params()["metric"] == "log_loss"
+
+
+def test_other_predictions_are_another_run(store: RunStore, tmp_path: Path) -> None:
+    _predictions(seed=5).save(tmp_path / "q.npz")
+    before = (store.path / "oof.npz").read_bytes()
+    with pytest.raises(RunMismatchError, match="predictions was"):
+        start_bare_run(store, tmp_path / "q.npz", "log_loss")
+    assert (store.path / "oof.npz").read_bytes() == before
+
+
+def test_a_run_that_somebody_works_on_is_not_touched(store: RunStore, file: Path) -> None:
+    before = store.manifest()
+    with store.lock(), pytest.raises(RunLockedError):
+        start_bare_run(store, file, "accuracy")
+    assert store.manifest() == before
+
+
+def test_bad_predictions_write_nothing(tmp_path: Path) -> None:
+    (tmp_path / "p.npz").write_bytes(b"bad")
+    with pytest.raises(PredictionsError):
+        start_bare_run(RunStore(tmp_path / "run"), tmp_path / "p.npz", "log_loss")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_leaderboard_is_rebuilt_and_a_missing_ensemble_is_told(store: RunStore) -> None:
+    with pytest.raises(StoreError, match="no readable ensemble .*run `ensembler combine` again"):
+        read_leaderboard(store)
+    combine(store)
+    assert len(read_leaderboard(store).frame) == 3 + len(COMBINERS)
+    assert store.leaderboard() is not None
+
+
+def test_a_run_killed_before_it_had_predictions_is_told(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    store.claim({"predictions": "x"})
+    for stage in (combine, compare):
+        with pytest.raises(StoreError, match="no candidate is trained on every fold yet"):
+            stage(store)
+
+
+def test_shuffled_labels_leave_every_ensemble_at_chance(tmp_path: Path) -> None:
+    labels = np.random.default_rng(3).permutation(np.arange(240) % 3)
+    rng = np.random.default_rng(4)
+    noise = Predictions.from_arrays(rng.dirichlet([1, 1, 1], (6, 240)), labels, np.arange(240) % 4)
+    noise.save(tmp_path / "p.npz")
+    store = RunStore(tmp_path / "run")
+    start_bare_run(store, tmp_path / "p.npz", "accuracy", [(name, {}) for name in COMBINERS])
+    for row in compare(store, combine(store)).to_records():
+        if row["kind"] == "ensemble":
+            assert row["cv_low"] <= 1 / 3 <= row["cv_high"], row["name"]
+
+
+def test_tables_are_copied_beside_a_report(store: RunStore, tmp_path: Path) -> None:
+    combine(store)
+    board = compare(store)
+    if not hasattr(comparison, "copy_tables"):
+        pytest.skip("no such function")
+    comparison.copy_tables(store, board, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "leaderboard.json").read_text()) == json.loads(board.to_json())

@@ -114,7 +114,7 @@ def compare(store: RunStore, fits: Sequence[CrossFit] | None = None) -> Leaderbo
         fits,
         metric,
         costs={name: Cost(**cost) for name, cost in manifest.get("costs", {}).items()},
-        groups=_groups(store),
+        groups=read_groups(store),
         test=_test_scores(store, fits, metric),
         details=manifest.get("details", {}),
         failed=manifest.get("failed", []),
@@ -177,7 +177,8 @@ def _test_scores(store: RunStore, fits: Sequence[CrossFit], metric: Metric) -> d
     return scores
 
 
-def _groups(store: RunStore) -> NDArray[Any] | None:
+def read_groups(store: RunStore) -> NDArray[Any] | None:
+    """What is resampled together: the group of each out-of-fold row, where the images have any."""
     if store.bare_predictions() is not None:
         return None
     table = store.table()

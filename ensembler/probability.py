@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 #: Temperatures searched: beyond these a network says nothing, or only ever says one thing.
 TEMPERATURE_RANGE = (0.05, 20.0)
@@ -41,6 +40,8 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     Returns:
         T within `TEMPERATURE_RANGE`, found by a bounded scalar search.
     """
+    from scipy.optimize import minimize_scalar  # half a second, which the app does not have
+
     rows = np.arange(len(labels))
 
     def loss(log_t: float) -> float:

@@ -17,7 +17,6 @@ Nothing on disk is a pickle. Reading needs neither torch nor Ray.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
@@ -26,7 +25,6 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from zipfile import BadZipFile
@@ -37,61 +35,19 @@ import yaml
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pyarrow import parquet
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from .atomic import SCRATCH, naming, write_file, write_folder, write_json
+from .cells import UNREADABLE, CellStore, read_if_there, read_json
 from .errors import RunLockedError, RunMismatchError, StoreError
 from .predictions import Predictions
-from .training.candidate import Candidate, CellJob, CellResult
+from .training.candidate import Candidate
 
 MANIFEST_VERSION = 1
 
-#: What damaged files raise when they are read.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, SafetensorError)
 
-
-@dataclass(frozen=True, eq=False)
-class StoredCell:
-    """A finished Cell without its weights.
-
-    Attributes:
-        candidate: what was trained.
-        fold: on which fold.
-        proba: float32 (holdout samples, classes).
-        temperature, score, best_epoch, train_s, params, notes: see `CellResult`.
-        key: see `CellJob.key`.
-        path: its folder.
-    """
-
-    candidate: Candidate
-    fold: int
-    proba: NDArray[np.float32]
-    temperature: float
-    score: float
-    best_epoch: int
-    train_s: float
-    params: int
-    notes: tuple[str, ...]
-    key: str
-    path: Path
-
-    def weights(self) -> dict[str, NDArray[Any]]:
-        """The stored tensors."""
-        with _reading_cell(self.path):
-            return load_file(self.path / "model.safetensors")
-
-    def history(self) -> pd.DataFrame:
-        """One row an epoch; see `Epoch`."""
-        with _reading_cell(self.path):
-            return pd.read_parquet(self.path / "history.parquet")
-
-
-class RunStore:
+class RunStore(CellStore):
     """One run directory; cheap to make, holds nothing but the path, so that workers can be sent a copy."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).resolve()
 
     @property
     def name(self) -> str:
@@ -125,7 +81,7 @@ class RunStore:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                who = _read_if_there(holder)
+                who = read_if_there(holder)
                 raise RunLockedError(
                     f"{self.path}: already being worked on by process {who.get('pid', 'unknown')} on "
                     f"{who.get('host', 'unknown')} since {who.get('since', 'unknown')}; wait, or stop it first"
@@ -166,7 +122,7 @@ class RunStore:
     def manifest(self) -> dict[str, Any]:
         """The manifest; empty while there is none."""
         file = self.path / "manifest.json"
-        return _read_json(file) if file.exists() else {}
+        return read_json(file) if file.exists() else {}
 
     def update_manifest(self, **changes: Any) -> dict[str, Any]:
         """Replaces some entries of the manifest and returns all of it."""
@@ -242,80 +198,11 @@ class RunStore:
                 events.append(event)
         return events
 
-    # ------------------------------------------------------------------ cells
-
-    @property
-    def features(self) -> Path:
-        """Folder of the frozen features."""
-        return self.path / "features"
-
-    def _cell_path(self, candidate_id: str, fold: int) -> Path:
-        return self.path / "cells" / candidate_id / str(fold)
-
-    def has_cell(self, job: CellJob, fingerprint: str) -> bool:
-        """Whether this very Cell is finished: same candidate, data, fold and seed."""
-        return _has_key(self._cell_path(job.candidate.id, job.fold), job.key(fingerprint))
-
-    def commit_cell(self, result: CellResult, fingerprint: str) -> bool:
-        """Stores a finished Cell by one rename; False when it was there already.
-
-        Raises:
-            StoreError: naming path and cause, with nothing half-written.
-        """
-        job = result.job
-        key = job.key(fingerprint)
-        record = {
-            "key": key,
-            "candidate": job.candidate.to_dict(),
-            "fold": job.fold,
-            "seed": job.seed,
-            "numerics": dataclasses.asdict(job.numerics),
-            "threads": job.threads,
-            "temperature": result.temperature,
-            "score": result.score,
-            "best_epoch": result.best_epoch,
-            "train_s": round(result.train_s, 3),
-            "params": result.params,
-            "notes": list(result.notes),
-        }
-        history = pd.DataFrame([dataclasses.asdict(e) for e in result.history])
-
-        def fill(folder: Path) -> None:
-            save_file(dict(result.weights), folder / "model.safetensors")
-            np.save(folder / "proba.npy", result.proba, allow_pickle=False)
-            history.to_parquet(folder / "history.parquet", index=False)
-            (folder / "result.json").write_text(json.dumps(record, indent=1, sort_keys=True))
-
-        target = self._cell_path(job.candidate.id, job.fold)
-        return write_folder(target, fill, keep_if=lambda folder: _has_key(folder, key))
+    # ------------------------------------------------------------------ candidates
 
     def candidates(self) -> list[Candidate]:
         """Candidates on the board: those whose Cells are all there."""
         return [Candidate.from_dict(c) for c in self.manifest().get("candidates", [])]
-
-    def cell(self, candidate_id: str, fold: int) -> StoredCell:
-        """A finished Cell.
-
-        Raises:
-            StoreError: it is absent or damaged.
-        """
-        path = self._cell_path(candidate_id, fold)
-        with _reading_cell(path):
-            record = _read_json(path / "result.json")
-            proba = np.load(path / "proba.npy", allow_pickle=False)
-            return StoredCell(
-                candidate=Candidate.from_dict(record["candidate"]),
-                fold=record["fold"],
-                proba=proba,
-                temperature=record["temperature"],
-                score=record["score"],
-                best_epoch=record["best_epoch"],
-                train_s=record["train_s"],
-                params=record["params"],
-                notes=tuple(record["notes"]),
-                key=record["key"],
-                path=path,
-            )
 
     def histories(self) -> pd.DataFrame:
         """Learning curves of the candidates on the board: candidate, fold, then the columns of `Epoch`."""
@@ -337,7 +224,7 @@ class RunStore:
     def trials(self) -> list[dict[str, Any]]:
         """Finished trials by number: candidate, status, score, epochs, seconds, reason, history."""
         files = sorted((self.path / "search").glob("[0-9]*.json"))
-        return [_read_json(file) for file in files]
+        return [read_json(file) for file in files]
 
     # ------------------------------------------------------------------ ensembles and leaderboard
 
@@ -365,10 +252,10 @@ class RunStore:
         """
         folder = self.path / "ensembles" / name
         try:
-            state = _read_json(folder / "state.json")
+            state = read_json(folder / "state.json")
             arrays = load_file(folder / "arrays.safetensors")
             return state, arrays, np.load(folder / "proba.npy", allow_pickle=False)
-        except (*_UNREADABLE, StoreError) as error:
+        except (*UNREADABLE, StoreError) as error:
             raise StoreError(
                 f"{folder}: no readable ensemble ({error}); run `ensembler combine` again"
             ) from error
@@ -436,7 +323,7 @@ class RunStore:
             (c.name, f): self.cell(c.id, f).proba
             for c in candidates
             for f in range(len(holdouts))
-            if (self._cell_path(c.id, f) / "result.json").exists()
+            if (self.cell_path(c.id, f) / "result.json").exists()
         }
         return Predictions.assemble(
             parts,
@@ -471,7 +358,7 @@ class RunStore:
                     sample_ids=list(arrays["sample_ids"]),
                     split="test",
                 )
-        except (*_UNREADABLE, BadZipFile) as error:
+        except (*UNREADABLE, BadZipFile) as error:
             raise StoreError(
                 f"{file}: cannot be read ({error}); delete it and run the same command again"
             ) from error
@@ -503,34 +390,3 @@ def find_runs(folder: str | Path) -> list[RunStore]:
         return []
     found = [RunStore(p) for p in root.iterdir() if not p.name.startswith(".") and RunStore(p).exists()]
     return sorted(found, key=lambda run: (run.path / "manifest.json").stat().st_mtime, reverse=True)
-
-
-@contextmanager
-def _reading_cell(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except _UNREADABLE as error:
-        raise StoreError(f"{path}: no readable Cell ({error}); delete the folder and run again") from error
-
-
-def _read_if_there(file: Path) -> dict[str, Any]:
-    try:
-        return _read_json(file)
-    except StoreError:
-        return {}
-
-
-def _has_key(folder: Path, key: str) -> bool:
-    return bool(_read_if_there(folder / "result.json").get("key") == key)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{file}: cannot be read ({error}); delete it and run the same command again"
-        ) from error
-    if not isinstance(value, dict):
-        raise StoreError(f"{file}: holds a {type(value).__name__}; expected an object")
-    return value

@@ -62,7 +62,8 @@ folds: {k: 2, seed: 0, monitor: 0.2}
 backbones:
   - test_resnet: {weights: weights.safetensors}
   - test_efficientnet: {weights: random}
-recipe: {batch_size: 8, flip: false, weight_decay: 0.01, layer_decay: 1.0, label_smoothing: 0.1, dropout: 0.0, augment: 0.5}
+recipe:
+  {batch_size: 8, flip: false, weight_decay: 0.01, layer_decay: 1.0, label_smoothing: 0.1, dropout: 0.0, augment: 0.5}
 search: {trials: 4, epochs: 2, algorithm: grid, scheduler: none, space: {lr: [1e30], head_lr: [1e30]}}
 keep: 3
 ensembles: [mean, greedy, boosting, stacking]

@@ -271,11 +271,11 @@ def holder(store: RunStore) -> Any:
 def test_a_second_driver_is_refused_naming_the_first_and_takes_over_when_it_is_killed(
     store: RunStore, holder: subprocess.Popen[str]
 ) -> None:
-    with pytest.raises(
-        RunLockedError, match=f"already being worked on by process {holder.pid} on "
-    ) as caught:
-        with store.lock():
-            pytest.fail("two drivers at once")
+    with (
+        pytest.raises(RunLockedError, match=f"already being worked on by process {holder.pid} on ") as caught,
+        store.lock(),
+    ):
+        pytest.fail("two drivers at once")
     assert str(store.path) in str(caught.value)
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
@@ -430,7 +430,7 @@ def test_an_ensemble_comes_back_and_damage_is_named(swept: RunStore) -> None:
     swept.prune_ensembles({"greedy"})
     assert swept.ensembles() == ["greedy"]
     (swept.path / "ensembles" / "greedy" / "proba.npy").write_bytes(b"")
-    with pytest.raises(StoreError, match="no readable ensemble .* run `ensembler combine` again"):
+    with pytest.raises(StoreError, match=r"no readable ensemble .* run `ensembler combine` again"):
         swept.ensemble("greedy")
 
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import streamlit as st
-from numpy.typing import NDArray
 
+from ..comparison import read_groups
 from ..errors import StoreError
 from ..evaluation.leaderboard import Leaderboard
 from ..figures import difference_frame
@@ -135,7 +134,7 @@ def differences(run: View, names: tuple[str, ...], reference: str) -> pd.DataFra
         StoreError, PredictionsError: predictions are missing or damaged.
     """
     with understood(run.store.path):
-        groups = _groups(run)
+        groups = read_groups(run.store)
     return difference_frame(predictions(run, names), get_metric(run.metric), reference, groups)
 
 
@@ -165,15 +164,6 @@ def _results(path: str, stamp: Stamp) -> tuple[dict[str, Any], Leaderboard]:  # 
 def _candidates(path: str, stamp: Stamp) -> Predictions:  # noqa: ARG001
     """Shared between sessions, not copied: the arrays of Predictions are read-only."""
     return RunStore(path).predictions()
-
-
-def _groups(run: View) -> NDArray[Any] | None:
-    """What is resampled together, as on the leaderboard: the groups of the images, where they have any."""
-    if not run.trained:
-        return None
-    table = run.store.table()
-    group = table.loc[table["split"] == "oof", "group"]
-    return np.asarray(group.to_numpy(str)) if len(group) and group.notna().all() else None
 
 
 @contextmanager

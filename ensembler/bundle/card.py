@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+#: Characters that Markdown could read as more than themselves, as far as names may hold them.
+_MARKUP = "\\`*[]|$"
+
 
 def model_card(
     name: str,
@@ -101,6 +104,7 @@ def _interval(low: Any, high: Any) -> str:
     return "" if low is None else f"{low:.4f} to {high:.4f}"
 
 
-def _text(value: str) -> str:
+def _text(value: object) -> str:
     """Names are text, also those that look like markup."""
-    return str(value).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+    plain = str(value).replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+    return "".join(f"\\{c}" if c in _MARKUP else c for c in plain)

@@ -62,7 +62,7 @@ def judge(records: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, An
     if ensemble is None:
         sentence = (
             f"{single['name']} is the best single model: {_metric(single)} {single['cv']:.4f} "
-            f"(95% interval {single['cv_low']:.4f} to {single['cv_high']:.4f}); "
+            f"(95 % interval {single['cv_low']:.4f} to {single['cv_high']:.4f}); "
             "there is no ensemble to compare it with."
         )
         return Verdict(
@@ -99,7 +99,7 @@ def judge(records: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, An
 def _sentence(single: Mapping[str, Any], ensemble: Mapping[str, Any], better: bool, price: Price) -> str:
     metric = _metric(single)
     evidence = (
-        f"95% interval {ensemble['delta_low']:+.4f} to {ensemble['delta_high']:+.4f}, "
+        f"95 % interval {ensemble['delta_low']:+.4f} to {ensemble['delta_high']:+.4f}, "
         f"Holm-corrected {_p_text(ensemble['p_value'])}"
     )
     if better:

@@ -157,7 +157,20 @@ def _wait_for_the_end_of(driver: Driver) -> None:
     assert driver.orphans() == []
 
 
-def test_a_driver_killed_during_the_search_goes_on_to_the_same_results(
+def _kill_a_worker(driver: Driver, moment: Callable[[Path], bool]) -> None:
+    victims: list[psutil.Process] = []
+
+    def working() -> bool:
+        if not moment(driver.run):
+            return False
+        victims[:] = [p for p in driver.look() if _name(p).startswith("ray::") and "Trainable" in _name(p)]
+        return bool(victims)
+
+    driver.until(working)
+    victims[0].kill()
+
+
+def test_killed_during_the_search_and_robbed_of_a_worker_later_a_run_comes_to_the_same_results(
     start: Callable[[], Driver], finished_run: Any
 ) -> None:
     driver = start()
@@ -166,27 +179,21 @@ def test_a_driver_killed_during_the_search_goes_on_to_the_same_results(
     before = _cells(driver.run)
     assert before  # the probe was done
     second = start()
+    _kill_a_worker(second, MOMENTS["in cross-validation"])
     second.finish()
     _wait_for_the_end_of(driver)
+    assert second.orphans() == []
     after = _cells(driver.run)
     assert {file: after.get(file) for file in before} == before
     _assert_same_results(driver.run, finished_run.run)
 
 
-def test_a_worker_killed_in_the_middle_of_a_trial_is_replaced(
+@pytest.mark.slow
+def test_a_worker_killed_in_the_middle_of_the_search_is_replaced(
     start: Callable[[], Driver], finished_run: Any
 ) -> None:
     driver = start()
-    victims: list[psutil.Process] = []
-
-    def training() -> bool:
-        if not MOMENTS["during the search"](driver.run):
-            return False
-        victims[:] = [p for p in driver.look() if _name(p).startswith("ray::") and "Trainable" in _name(p)]
-        return bool(victims)
-
-    driver.until(training)
-    victims[0].kill()
+    _kill_a_worker(driver, MOMENTS["during the search"])
     driver.finish()
     assert driver.orphans() == []
     _assert_same_results(driver.run, finished_run.run)
@@ -201,6 +208,7 @@ def _name(process: psutil.Process) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_run_with_130_and_the_next_one_goes_on(
     start: Callable[[], Driver], finished_run: Any
 ) -> None:

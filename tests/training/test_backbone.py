@@ -85,10 +85,7 @@ def test_a_description_knows_size_kind_and_licence_without_allocating() -> None:
 
 
 def test_every_backbone_has_a_normalisation() -> None:
-    assert (
-        normalisation("test_resnet") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-        or len(normalisation("test_resnet")) == 2
-    )
+    assert [len(part) for part in normalisation("test_coatnet")] == [3, 3]
     mean, std = normalisation("resnet18")
     assert mean == (0.485, 0.456, 0.406)
     assert std == (0.229, 0.224, 0.225)
@@ -197,7 +194,7 @@ def test_loading_names_the_first_tensor_that_does_not_fit() -> None:
     model = create("test_resnet", 3)
     with pytest.raises(WeightsError, match=r"tensor 'fc\.bias': shape \(4,\); the model has \(3,\)"):
         load_arrays(model, {"fc.bias": np.zeros(4, np.float32)})
-    with pytest.raises(WeightsError, match="tensor 'other': shape .*no such tensor"):
+    with pytest.raises(WeightsError, match=r"tensor 'other': shape .*no such tensor"):
         load_arrays(model, {"other": np.zeros(4, np.float32)})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -275,7 +276,7 @@ def test_every_group_follows_its_own_rate(
     assert {g["peak_lr"] for g in groups if g["is_head"]} == {5e-3}
     body = sorted({g["peak_lr"] for g in groups if not g["is_head"]})
     assert body[-1] <= 1e-3
-    ratios = {round(b / a, 6) for a, b in zip(body, body[1:], strict=False)}
+    ratios = {round(b / a, 6) for a, b in itertools.pairwise(body)}
     assert ratios == {2.0}
     assert len(body) >= 6  # stem, six blocks, norm
     assert [e.lr for e in result.history] == pytest.approx(

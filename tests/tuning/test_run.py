@@ -308,7 +308,7 @@ def test_the_kept_candidate_is_the_best_that_finished(learned: Any) -> None:
     _, result, store = learned
     finished = [t for t in store.trials() if t["status"] == "finished"]
     best = max(t["score"] for t in finished)
-    assert [c.to_dict() for c in result.candidates][0] in [
+    assert next(c.to_dict() for c in result.candidates) in [
         t["candidate"] for t in finished if t["score"] == best
     ]
     assert len(result.candidates) == 1

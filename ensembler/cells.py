@@ -1,0 +1,174 @@
+"""A Cell on disk: `cells/<candidate>/<fold>/` in a run directory, whole or absent; all that workers write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from .atomic import write_folder
+from .errors import StoreError
+from .training.candidate import Candidate, CellJob, CellResult
+
+#: What damaged files raise when they are read.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, SafetensorError)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredCell:
+    """A finished Cell without its weights.
+
+    Attributes:
+        candidate: what was trained.
+        fold: on which fold.
+        proba: float32 (holdout samples, classes).
+        temperature, score, best_epoch, train_s, params, notes: see `CellResult`.
+        key: see `CellJob.key`.
+        path: its folder.
+    """
+
+    candidate: Candidate
+    fold: int
+    proba: NDArray[np.float32]
+    temperature: float
+    score: float
+    best_epoch: int
+    train_s: float
+    params: int
+    notes: tuple[str, ...]
+    key: str
+    path: Path
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """The stored tensors."""
+        with _reading_cell(self.path):
+            return load_file(self.path / "model.safetensors")
+
+    def history(self) -> pd.DataFrame:
+        """One row an epoch; see `Epoch`."""
+        with _reading_cell(self.path):
+            return pd.read_parquet(self.path / "history.parquet")
+
+
+class CellStore:
+    """The Cells of a run; holds nothing but the path, so that workers can be sent a copy."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).resolve()
+
+    @property
+    def features(self) -> Path:
+        """Folder of the frozen features."""
+        return self.path / "features"
+
+    def cell_path(self, candidate_id: str, fold: int) -> Path:
+        """The Cell's folder, whether it is there or not."""
+        return self.path / "cells" / candidate_id / str(fold)
+
+    def has_cell(self, job: CellJob, fingerprint: str) -> bool:
+        """Whether this very Cell is finished: same candidate, data, fold and seed."""
+        return _has_key(self.cell_path(job.candidate.id, job.fold), job.key(fingerprint))
+
+    def commit_cell(self, result: CellResult, fingerprint: str) -> bool:
+        """Stores a finished Cell by one rename; False when it was there already.
+
+        Raises:
+            StoreError: naming path and cause, with nothing half-written.
+        """
+        job = result.job
+        key = job.key(fingerprint)
+        record = {
+            "key": key,
+            "candidate": job.candidate.to_dict(),
+            "fold": job.fold,
+            "seed": job.seed,
+            "numerics": dataclasses.asdict(job.numerics),
+            "threads": job.threads,
+            "temperature": result.temperature,
+            "score": result.score,
+            "best_epoch": result.best_epoch,
+            "train_s": round(result.train_s, 3),
+            "params": result.params,
+            "notes": list(result.notes),
+        }
+        history = pd.DataFrame([dataclasses.asdict(e) for e in result.history])
+
+        def fill(folder: Path) -> None:
+            save_file(dict(result.weights), folder / "model.safetensors")
+            np.save(folder / "proba.npy", result.proba, allow_pickle=False)
+            history.to_parquet(folder / "history.parquet", index=False)
+            (folder / "result.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+
+        target = self.cell_path(job.candidate.id, job.fold)
+        return write_folder(target, fill, keep_if=lambda folder: _has_key(folder, key))
+
+    def cell(self, candidate_id: str, fold: int) -> StoredCell:
+        """A finished Cell.
+
+        Raises:
+            StoreError: it is absent or damaged.
+        """
+        path = self.cell_path(candidate_id, fold)
+        with _reading_cell(path):
+            record = read_json(path / "result.json")
+            proba = np.load(path / "proba.npy", allow_pickle=False)
+            return StoredCell(
+                candidate=Candidate.from_dict(record["candidate"]),
+                fold=record["fold"],
+                proba=proba,
+                temperature=record["temperature"],
+                score=record["score"],
+                best_epoch=record["best_epoch"],
+                train_s=record["train_s"],
+                params=record["params"],
+                notes=tuple(record["notes"]),
+                key=record["key"],
+                path=path,
+            )
+
+
+@contextmanager
+def _reading_cell(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UNREADABLE as error:
+        raise StoreError(f"{path}: no readable Cell ({error}); delete the folder and run again") from error
+
+
+def read_if_there(file: Path) -> dict[str, Any]:
+    """The same, empty where there is none to read."""
+    try:
+        return read_json(file)
+    except StoreError:
+        return {}
+
+
+def _has_key(folder: Path, key: str) -> bool:
+    return bool(read_if_there(folder / "result.json").get("key") == key)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object of the run.
+
+    Raises:
+        StoreError: it is absent or damaged; names the file and the way out.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{file}: cannot be read ({error}); delete it and run the same command again"
+        ) from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{file}: holds a {type(value).__name__}; expected an object")
+    return value

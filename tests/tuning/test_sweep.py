@@ -1,0 +1,464 @@
+"""What a sweep decides, with the training replaced by a formula: no Ray, no torch, milliseconds."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ensembler.config import Config
+from ensembler.errors import TrainingError
+from ensembler.training.backbone import BackboneInfo, Weights
+from ensembler.training.candidate import Candidate, CellJob, TrainingData
+from ensembler.tuning import sweep as module
+from ensembler.tuning.execute import TrialResources, share_resources, slots_for, threads_for
+from ensembler.tuning.plan import Chain, Outcome, Trial
+from ensembler.tuning.sweep import Sweep, make_arms
+
+BASE = "name: x\ndata: {source: digits}\nmetric: log_loss\nbackbones: [a]\nnumerics: {precision: fp32}\n"
+
+
+def _score(candidate: Candidate) -> float:
+    """Lowest for net "a" near lr 1e-2."""
+    return abs(math.log10(candidate.recipe.lr) + 2) + {"a": 0, "b": 3, "c": 6}[candidate.backbone]
+
+
+class MemoryStore:
+    """A run's store in memory."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[str, int], str] = {}
+        self.notes: dict[int, dict[str, Any]] = {}
+        self.values: dict[str, Any] = {}
+        self.trained: list[str] = []
+
+    def has_cell(self, job: CellJob, fingerprint: str) -> bool:
+        return self.cells.get((job.candidate.id, job.fold)) == job.key(fingerprint)
+
+    def commit_cell(self, result: Any, fingerprint: str) -> bool:
+        raise AssertionError("workers commit")
+
+    def cell(self, candidate_id: str, fold: int) -> Any:
+        return SimpleNamespace(score=0.5, train_s=1.0, history=pd.DataFrame)
+
+    def trials(self) -> list[dict[str, Any]]:
+        return [self.notes[n] for n in sorted(self.notes)]
+
+    def write_trial(self, number: int, record: Mapping[str, Any]) -> None:
+        self.notes[number] = {"number": number, **record}
+
+    def manifest(self) -> dict[str, Any]:
+        return self.values
+
+    def update_manifest(self, **changes: Any) -> dict[str, Any]:
+        self.values |= changes
+        return self.values
+
+
+class Killed(Exception):
+    pass
+
+
+@dataclasses.dataclass
+class World:
+    """Ray, as far as a sweep sees it."""
+
+    store: MemoryStore = dataclasses.field(default_factory=MemoryStore)
+    outcome: Callable[[Trial], Outcome] = lambda t: Outcome(
+        "finished",
+        _score(t.job.candidate),
+        history=({"epoch": 1},) * t.job.candidate.recipe.epochs,
+        seconds=1.0,
+    )
+    sessions: int = 0
+    kill_before_note: int | None = None
+    slots: int = 2
+
+    def execute(self, chain: Chain, data: TrainingData, sink: Any, *_: Any) -> None:
+        running: list[Trial] = []
+        while True:
+            while len(running) < self.slots and (trial := chain.ask()) is not None:
+                running.append(trial)
+            if not running:
+                assert chain.finished
+                return
+            trial = running.pop()  # the later one ends first: order of arrival must not matter
+            outcome = self.outcome(trial)
+            if outcome.status == "finished" and trial.kind == "cell":
+                self.store.cells[trial.job.candidate.id, trial.job.fold] = trial.job.key(data.fingerprint)
+                self.store.trained.append(f"{trial.stage} {trial.job.candidate.backbone} {trial.job.fold}")
+            if self.kill_before_note is not None:
+                self.kill_before_note -= 1
+                if self.kill_before_note < 0:
+                    self.kill_before_note = None
+                    raise Killed
+            chain.tell(trial, outcome)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+
+    @contextlib.contextmanager
+    def session(*_: Any) -> Iterator[tuple[float, float]]:
+        world.sessions += 1
+        yield 2.0, 0.0
+
+    monkeypatch.setattr(module, "ray_session", session)
+    monkeypatch.setattr(module, "execute", world.execute)
+    return world
+
+
+def _sweep(
+    world: World, text: str = "", backbones: str = "a", base: str = BASE, weights: str = "random"
+) -> Sweep:
+    names = [n for n in backbones.split(",") if n]
+    config = Config.parse(base.replace("[a]", f"[{', '.join(names)}]") + text, Path("c.yaml"))
+    rows = np.arange(4, dtype=np.int64)
+    data = TrainingData(
+        Path("p"), rows, ("x", "y"), ((rows, rows, rows),) * 3, "f", {}, Path("features"), config.metric
+    )
+    ready = [
+        module.ReadyBackbone(
+            n, Weights(weights, None if weights == "random" else Path("w")), BackboneInfo(10, False, "")
+        )
+        for n in names
+    ]
+    return Sweep(config, data, ready, world.store, SimpleNamespace())  # type: ignore[arg-type]
+
+
+SEARCH = "search: {trials: %d, epochs: 2, algorithm: %s, scheduler: none}\n"
+
+
+@pytest.mark.parametrize("algorithm", ["random", "grid", "optuna"])
+def test_the_best_are_kept_and_at_least_one_of_every_backbone(algorithm: str, world: World) -> None:
+    result = _sweep(world, SEARCH % (12, algorithm) + "keep: 4\n", "a,b,c").run()
+    names = [c.backbone for c in result.candidates]
+    assert len(names) == 4
+    assert set(names) == {"a", "b", "c"}
+    assert names[0] == "a"  # best first
+    ranked = sorted((t for t in world.store.trials()), key=lambda t: t["score"])
+    assert result.candidates[0].to_dict() == ranked[0]["candidate"]
+    assert all((c.id, f) in world.store.cells for c in result.candidates for f in range(3))
+    assert len(world.store.trials()) == 12
+
+
+@pytest.mark.parametrize("algorithm", ["random", "grid", "optuna"])
+def test_trial_0_is_the_default_recipe(algorithm: str, world: World) -> None:
+    sweep = _sweep(world, SEARCH % (6, algorithm), "a,b")
+    sweep.run()
+    firsts = [Candidate.from_dict(t["candidate"]) for t in world.store.trials()[:2]]
+    assert firsts == [arm.default for arm in sweep.arms]
+    assert all(c.recipe.epochs == 2 for c in firsts)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "grid", "optuna"])
+def test_the_same_again_trains_nothing_and_starts_no_ray(algorithm: str, world: World) -> None:
+    text = SEARCH % (7, algorithm) + "keep: 3\n"
+    first = _sweep(world, text, "a,b").run()
+    trained, notes = list(world.store.trained), dict(world.store.notes)
+    again = _sweep(world, text, "a,b").run()
+    assert again.candidates == first.candidates
+    assert world.store.trained == trained
+    assert world.store.notes == notes
+    assert world.sessions == 1
+
+
+@pytest.mark.parametrize("algorithm", ["random", "grid"])
+@pytest.mark.parametrize("moment", range(0, 18, 2))
+def test_killed_after_any_commit_the_result_is_that_of_a_quiet_sweep(
+    moment: int, algorithm: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SEARCH % (7, algorithm) + "keep: 3\n"
+    quiet = World()
+    monkeypatch.setattr(module, "execute", quiet.execute)
+    expected = _sweep(quiet, text, "a,b").run().candidates
+    monkeypatch.setattr(module, "execute", world.execute)
+    # Adopted Cells are scored from their files: those of this store say 0.5, so let the formula say it again.
+    world.store.cell = lambda i, f: SimpleNamespace(  # type: ignore[method-assign]
+        score=next(_score(c) for c in expected_all if c.id == i), train_s=1.0, history=pd.DataFrame
+    )
+    expected_all = [Candidate.from_dict(t["candidate"]) for t in quiet.store.trials()]
+    world.kill_before_note = moment
+    with contextlib.suppress(Killed):
+        _sweep(world, text, "a,b").run()
+    done = set(world.store.cells)
+    before = list(world.store.trained)
+    assert _sweep(world, text, "a,b").run().candidates == expected
+    assert done <= set(world.store.cells)
+    assert len(world.store.trained) - len(before) == len(quiet.store.cells) - len(done)
+    assert world.store.cells == quiet.store.cells
+    numbers = [t["number"] for t in world.store.trials()]
+    assert len({t["name"] for t in world.store.trials()}) == len(numbers) == 7
+
+
+def test_optuna_goes_on_after_a_kill_without_overwriting_a_trial(world: World) -> None:
+    text = SEARCH % (9, "optuna")
+    world.kill_before_note = 4
+    with pytest.raises(Killed):
+        _sweep(world, text, "a,b").run()
+    before = dict(world.store.notes)
+    _sweep(world, text, "a,b").run()
+    assert {n: world.store.notes[n] for n in before} == before
+    assert len(world.store.notes) == 9
+
+
+@pytest.mark.parametrize("algorithm", ["random", "grid", "optuna"])
+def test_a_further_backbone_trains_its_own_cells_alone(algorithm: str, world: World) -> None:
+    _sweep(world, SEARCH % (4, algorithm) + "keep: 2\n", "a,b").run()
+    notes, trained = dict(world.store.notes), len(world.store.trained)
+    result = _sweep(world, SEARCH % (5, algorithm) + "keep: 3\n", "a,b,c").run()
+    assert {c.backbone for c in result.candidates} == {"a", "b", "c"}
+    assert {row.split()[1] for row in world.store.trained[trained:]} == {"c"}
+    assert {n: world.store.notes[n] for n in notes} == notes
+
+
+@pytest.mark.parametrize("algorithm", ["random", "grid", "optuna"])
+def test_a_backbone_that_is_taken_away_is_not_kept(algorithm: str, world: World) -> None:
+    _sweep(world, SEARCH % (6, algorithm), "a,b").run()
+    sessions = world.sessions
+    result = _sweep(world, SEARCH % (3, algorithm) + "keep: 2\n", "b").run()
+    assert {c.backbone for c in result.candidates} == {"b"}
+    assert world.sessions >= sessions
+
+
+def test_candidates_of_another_config_do_not_come_back(world: World) -> None:
+    _sweep(world, SEARCH % (4, "optuna") + "keep: 4\n", "a").run()
+    other = (SEARCH % (3, "optuna")).replace("epochs: 2", "epochs: 5")
+    result = _sweep(world, other + "keep: 4\n", "a").run()
+    assert {c.recipe.epochs for c in result.candidates} == {5}
+
+
+# ---------------------------------------------------------------------- failures
+
+
+def test_a_failed_trial_is_recorded_and_tried_again_by_a_list_but_not_by_optuna(world: World) -> None:
+    fine = world.outcome
+
+    def outcome(trial: Trial) -> Outcome:
+        bad = trial.job.candidate.backbone == "b" and trial.stage == "search"
+        return Outcome("failed", reason="out of memory") if bad else fine(trial)
+
+    for algorithm in ("random", "optuna"):
+        world.store, world.outcome = MemoryStore(), outcome
+        text = SEARCH % (4, algorithm)
+        first = _sweep(world, text, "a,b").run()
+        assert {c.backbone for c in first.candidates} == {"a"}
+        failed = {f["name"]: f for f in first.failed}
+        assert all(f["reason"] == "out of memory" and f["stage"] == "search" for f in failed.values())
+        assert failed
+        sessions = world.sessions
+        again = _sweep(world, text, "a,b").run()
+        assert {f["name"] for f in again.failed} == set(failed)  # still on record
+        assert (world.sessions > sessions) == (algorithm == "random")
+        world.outcome = fine
+        if algorithm == "random":
+            mended = _sweep(world, text, "a,b").run()
+            assert {c.backbone for c in mended.candidates} == {"a", "b"}
+            assert mended.failed == []
+            assert [t["number"] for t in world.store.trials()] == [0, 1, 2, 3]
+
+
+def test_a_candidate_that_fails_on_one_fold_is_left_out_with_its_reason(world: World) -> None:
+    fine = world.outcome
+    world.outcome = lambda t: (
+        Outcome("failed", reason="its worker died")
+        if (t.job.candidate.backbone, t.job.fold) == ("b", 2)
+        else fine(t)
+    )
+    result = _sweep(world, SEARCH % (2, "random"), "a,b").run()
+    assert [c.backbone for c in result.candidates] == ["a"]
+    assert [(f["candidate"]["backbone"], f["fold"], f["stage"], f["reason"]) for f in result.failed] == [
+        ("b", 2, "crossval", "its worker died")
+    ]
+
+
+def test_when_nothing_can_be_trained_the_reasons_are_told(world: World) -> None:
+    world.outcome = lambda _: Outcome("failed", reason="loss is nan")
+    with pytest.raises(TrainingError, match="no candidate could be trained on every fold: .*: loss is nan"):
+        _sweep(world, SEARCH % (2, "random"), "a,b").run()
+
+
+def test_stopped_trials_are_kept_only_when_there_is_nothing_better(world: World) -> None:
+    fine = world.outcome
+
+    def outcome(trial: Trial) -> Outcome:
+        weak = trial.stage == "search" and trial.number % 2
+        return Outcome("stopped", 0.0, history=({"epoch": 1},), seconds=1.0) if weak else fine(trial)
+
+    world.outcome = outcome
+    result = _sweep(world, SEARCH % (6, "random") + "keep: 3\n", "a").run()
+    status = {t["name"]: t["status"] for t in world.store.trials()}
+    assert [status[c.name] for c in result.candidates] == ["finished"] * 3
+    again = _sweep(world, SEARCH % (6, "random") + "keep: 5\n", "a").run()
+    assert [status[c.name] for c in again.candidates] == ["finished"] * 3 + ["stopped"] * 2
+    # Cross-validated now, they are still what the search found them to be.
+    assert {t["name"]: t["status"] for t in world.store.trials()} == status
+    assert _sweep(world, SEARCH % (6, "random") + "keep: 5\n", "a").run().candidates == again.candidates
+
+
+# ---------------------------------------------------------------------- budget
+
+
+def test_a_budget_leaves_out_what_it_has_no_time_for_and_records_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.time, "monotonic", lambda: 1000.0)
+    # A trial of 2 epochs takes 1 s: two further folds on two slots take 1 s. 0.92 x 2.5 s pay for two candidates.
+    result = _sweep(world, SEARCH % (6, "random") + "keep: 5\nbudget: 2.5\n", "a,b").run()
+    assert len(result.candidates) == 2
+    assert {c.backbone for c in result.candidates} == {"a", "b"}  # one of each, whatever it takes
+    assert len(result.failed) == 3
+    assert all(f["reason"].startswith("left out: its folds need about 1 s") for f in result.failed)
+    assert all(f["stage"] == "crossval" and f["fold"] is None for f in result.failed)
+
+
+def test_a_budget_ends_the_search_but_not_before_the_defaults(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    fine = world.outcome
+
+    def outcome(trial: Trial) -> Outcome:
+        now[0] += 10
+        return fine(trial)
+
+    world.outcome = outcome
+    _sweep(world, SEARCH % (50, "random") + "budget: 1\n", "a,b,c").run()
+    assert len(world.store.trials()) == 3
+
+
+# ---------------------------------------------------------------------- arms, probes, arithmetic
+
+
+def test_random_weights_are_neither_probed_nor_given_a_fitted_head(world: World) -> None:
+    sweep = _sweep(world, "strategies: [probe, lp-ft, full]\n")
+    assert [arm.strategy for arm in sweep.arms] == ["full"]
+    assert sweep._probes() == []
+
+
+def test_weights_are_probed_and_searched_by_every_strategy_asked_for(world: World) -> None:
+    sweep = _sweep(world, "strategies: [lp-ft, full]\n" + SEARCH % (2, "random"), weights="w#1")
+    assert [arm.strategy for arm in sweep.arms] == ["lp-ft", "full"]
+    result = sweep.run()
+    assert [c.strategy for c in result.candidates][0] == "probe"
+    assert (
+        sorted(c.strategy for c in result.candidates[1:]) == ["full", "lp-ft"] or len(result.candidates) == 2
+    )
+    assert not _sweep(world, "screen: false\n", weights="w#1")._probes()
+
+
+def test_probes_alone_need_no_search_and_start_no_ray_twice(world: World) -> None:
+    text = "strategies: [probe]\n"
+    base = BASE.replace("numerics: {precision: fp32}\n", "")
+    result = _sweep(world, text, base=base, weights="w#1").run()
+    assert [c.strategy for c in result.candidates] == ["probe"]
+    assert _sweep(world, text, base=base, weights="w#1").run().candidates == result.candidates
+    assert world.sessions == 1
+
+
+def test_without_a_search_the_defaults_are_cross_validated(world: World) -> None:
+    sweep = _sweep(world, "search: null\n", "a,b")
+    assert sweep.run().candidates == [arm.default for arm in sweep.arms]
+    assert world.store.trials() == []
+
+
+def test_arithmetic_is_measured_once_a_backbone_and_used_ever_after(world: World) -> None:
+    measured: list[str] = []
+    used: set[str] = set()
+    fine = world.outcome
+
+    def outcome(trial: Trial) -> Outcome:
+        if trial.kind == "measure":
+            measured.append(trial.job.candidate.backbone)
+            return Outcome(
+                "finished", extra={"precision": "bf16", "channels_last": False, "images_per_s": {}}
+            )
+        used.add(trial.job.numerics.precision)
+        return fine(trial)
+
+    world.outcome = outcome
+    base = BASE.replace("numerics: {precision: fp32}\n", "")
+    _sweep(world, SEARCH % (4, "random"), "a,b", base).run()
+    assert sorted(measured) == ["a", "b"]
+    assert used == {"bf16"}
+    _sweep(world, SEARCH % (4, "random"), "a,b,c", base).run()
+    assert sorted(measured) == ["a", "b", "c"]
+
+
+def test_pinned_arithmetic_is_not_measured(world: World) -> None:
+    _sweep(world, SEARCH % (2, "random")).run()
+    assert world.store.values["numerics"] == {"a": {"precision": "fp32", "channels_last": True}}
+
+
+def test_what_the_recipe_pins_is_not_searched() -> None:
+    config = Config.parse(BASE + "recipe: {lr: 0.5, epochs: 3}\nsearch: {epochs: 9}\n", Path("c.yaml"))
+    ready = [module.ReadyBackbone("a", Weights("random", None), BackboneInfo(10, False, ""))]
+    arm = make_arms(config, ready)[0]
+    assert (arm.recipe.lr, arm.recipe.epochs) == (0.5, 3)
+    assert "lr" not in arm.space
+
+
+# ---------------------------------------------------------------------- resources
+
+
+@pytest.mark.parametrize(
+    ("cluster", "wanted", "expected", "slots"),
+    [
+        ((2, 0), (None, None), (1, 0), 2),
+        ((16, 4), (None, None), (4, 1), 4),
+        ((16, 1), (1, None), (1, 1), 1),
+        ((2, 2), (None, 0.5), (1, 0.5), 2),
+        ((2, 2), (0.5, 0.5), (0.5, 0.5), 4),
+        ((16, 4), (None, 2), (8, 2), 2),
+        ((16, 4), (3, 0), (3, 0), 5),
+        ((16, 2), (None, 0.25), (2, 0.25), 8),
+    ],
+)
+def test_what_a_trial_takes_and_how_many_run(
+    cluster: tuple[float, float], wanted: Any, expected: tuple[float, float], slots: int
+) -> None:
+    found = share_resources(*cluster, wanted)
+    assert (found.cpus, found.gpus) == expected
+    assert slots_for(found, *cluster) == slots
+    assert threads_for(found) == max(1, int(expected[0]))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ((3, None), "a trial wants 3 CPUs and 0 GPUs, but the cluster has 2 and 0; lower `resources`"),
+        ((None, 1), "a trial wants 1 CPUs and 1 GPUs, but the cluster has 2 and 0"),
+        ((None, 1.5), "a trial wants 1.5 GPUs; give a share of one, or whole ones"),
+    ],
+)
+def test_what_no_cluster_can_give_is_refused(wanted: Any, expected: str) -> None:
+    with pytest.raises(TrainingError, match=expected):
+        share_resources(2, 0, wanted)
+
+
+def test_a_cluster_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from ensembler.tuning.execute import ray_session
+
+    def init(**options: Any) -> None:
+        raise ConnectionError(f"no cluster\nat {options['address']}")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(
+        TrainingError, match="Ray: no cluster can be reached or started at 'host:1'"
+    ) as caught:
+        with ray_session("host:1"):
+            pytest.fail("connected to nothing")
+    assert "\n" not in str(caught.value)
+    assert isinstance(TrialResources(1, 0), TrialResources)

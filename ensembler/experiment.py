@@ -209,7 +209,8 @@ class Experiment:
     # ------------------------------------------------------------------ pieces
 
     def _find_backbones(self) -> list[ReadyBackbone]:
-        from .training.backbone import describe, find_weights
+        from .training.backbone import describe
+        from .training.weights import find_weights
         from .tuning.sweep import ReadyBackbone
 
         ready = []

@@ -1,16 +1,11 @@
 """Backbones by name: the only place that knows timm.
 
-Weights come to this module as a file, whatever the config said: `find_weights` turns "pretrained", a path or
-"random" into a `Weights` once, in the driver, so that no worker ever asks a hub.
+Weights come to this module as a file, whatever the config said: see `weights.find_weights`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import socket
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 import torch
@@ -29,25 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import BackboneError, WeightsError, did_you_mean
 
-#: Seconds to wait for the hub before a run says that it is out of reach.
-HUB_TIMEOUT_S = 2.0
-
 _PROBLEMS = (RuntimeError, KeyError, ValueError, TypeError, AssertionError, SafetensorError, OSError)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where a backbone starts.
-
-    Attributes:
-        label: "random", or "<file name>#<digest>"; what `Candidate.weights` holds.
-        file: a safetensors file on this machine; None for random weights.
-        note: what a reader of the leaderboard must know, or "".
-    """
-
-    label: str
-    file: Path | None
-    note: str = ""
 
 
 def timm_module() -> Any:
@@ -83,105 +58,18 @@ def normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, f
     return tuple(cfg.mean), tuple(cfg.std)
 
 
-# ---------------------------------------------------------------------- weights
-
-
-def find_weights(backbone: str, weights: str, base_dir: Path) -> Weights:
-    """The file that a backbone starts from, fetched from the hub when it is not in its cache.
-
-    Args:
-        backbone: timm's name, with or without a tag.
-        weights: "pretrained", "pretrained-or-random", "random", or a path to a `.safetensors` file.
-        base_dir: what a relative path is relative to.
+def open_weights(file: Path) -> Any:
+    """A safetensors file, opened to read its header and tensors; a context manager.
 
     Raises:
-        WeightsError: a missing or foreign file, no published weights, or a hub out of reach.
+        WeightsError: it is none.
     """
-    if weights == "random":
-        return Weights("random", None)
-    if weights in ("pretrained", "pretrained-or-random"):
-        try:
-            file = _from_hub(backbone)
-        except WeightsError as error:
-            if weights == "pretrained":
-                raise
-            return Weights("random", None, note=f"random weights: {error}")
-    else:
-        file = (base_dir / weights).resolve()
-        if not file.is_file():
-            raise WeightsError(f"backbone {backbone!r}: weights {weights!r}: no such file ({file})")
-    with _reading(file) as header:
-        list(header.keys())
-    return Weights(f"{file.name}#{_file_digest(file)}", file)
-
-
-def _from_hub(backbone: str) -> Path:
-    cfg = timm_module().get_pretrained_cfg(backbone)
-    repository = getattr(cfg, "hf_hub_id", None)
-    if not repository:
-        raise WeightsError(
-            f"backbone {backbone!r}: timm publishes no weights for it; give `weights: random` or a file"
-        )
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-
-    repository = repository if repository != "timm/" else f"timm/{cfg.architecture}.{cfg.tag}"
-    cached = try_to_load_from_cache(repository, "model.safetensors")
-    if isinstance(cached, str):
-        return Path(cached)
-    way_out = "give `weights: FILE`, `weights: random`, or `weights: pretrained-or-random`"
-    problem = hub_problem(constants.ENDPOINT)
-    if problem:
-        raise WeightsError(f"backbone {backbone!r}: the hub is out of reach ({problem}); {way_out}")
-    try:
-        return Path(hf_hub_download(repository, "model.safetensors"))
-    except Exception as error:  # its client raises its own errors, its HTTP library's and the system's
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WeightsError(
-            f"backbone {backbone!r}: the hub refused {repository!r} ({reason}); {way_out}"
-        ) from error
-
-
-def hub_problem(endpoint: str) -> str | None:
-    """Why the hub cannot be reached, found within `HUB_TIMEOUT_S`; None when it answers.
-
-    One TCP connection, to the proxy where one is set: the hub's own client retries a dead network for a minute a
-    file.
-    """
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return "HF_HUB_OFFLINE is set"
-    url = urlsplit(endpoint)
-    proxy = getproxies().get(url.scheme) or getproxies().get("all")
-    if proxy and not proxy_bypass(url.netloc):
-        url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    problems = [f"no answer within {HUB_TIMEOUT_S:g} s"]
-
-    def connect() -> None:
-        try:
-            port = url.port or (443 if url.scheme == "https" else 80)
-            socket.create_connection((url.hostname or "", port), timeout=HUB_TIMEOUT_S).close()
-            problems.clear()
-        except (OSError, ValueError) as error:
-            problems[:] = [f"{type(error).__name__}: {error}"]
-
-    # In a thread: looking the name up, and trying one address after another, know no common limit.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(HUB_TIMEOUT_S)
-    return problems[0] if problems else None
-
-
-def _reading(file: Path) -> Any:
     try:
         return safe_open(file, framework="np")
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"weights {str(file)!r}: no safetensors file ({error}); convert it first"
         ) from error
-
-
-def _file_digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
 
 
 # ---------------------------------------------------------------------- models
@@ -266,7 +154,7 @@ def _head_size(weights: Path, cfg: Any) -> int:
     """Outputs of the head stored in a file; 0 when it holds none, so that timm keeps its new head."""
     classifier = getattr(cfg, "classifier", None) or ()
     names = [classifier] if isinstance(classifier, str) else list(classifier)
-    with _reading(weights) as file:
+    with open_weights(weights) as file:
         keys = set(file.keys())
         for name in names:
             if f"{name}.weight" in keys:

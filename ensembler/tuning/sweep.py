@@ -17,9 +17,10 @@ from typing import Any, Protocol
 from ..config import Config
 from ..errors import TrainingError
 from ..metrics import Metric, get_metric
-from ..training.backbone import BackboneInfo, Weights
+from ..training.backbone import BackboneInfo
 from ..training.candidate import Candidate, CellJob, CellResult, Numerics, Recipe, TrainingData, digest
 from ..training.recipes import apply, default_recipe, read_space
+from ..training.weights import Weights
 from .budget import OVERHEAD, Budget, fit_epochs
 from .execute import Observer, execute, ray_session, share_resources, slots_for, threads_for
 from .plan import Chain, Outcome, Stage, Trial
@@ -175,7 +176,8 @@ class Sweep:
 
     def _measure(self) -> Stage | None:
         known = self._numerics()
-        names = list(dict.fromkeys(b.name for b in self.backbones if b.name not in known))
+        timed = "precision" if self._budget is None else "images_per_s"  # what has to be known
+        names = list(dict.fromkeys(b.name for b in self.backbones if timed not in known.get(b.name, {})))
         pinned: dict[str, Any] = {}
         if self.config.numerics != "auto":
             pinned = self.config.numerics.model_dump()
@@ -401,8 +403,13 @@ class Sweep:
             if not hasattr(self, "resources"):
                 return  # Ray has not been asked yet how much runs at a time
             steps = len(self.data.folds[0][0]) * (len(self.data.folds) - 1) * OVERHEAD
-            speeds = {name: max(found["images_per_s"].values()) for name, found in self._numerics().items()}
-            costs = [steps / speeds[arm.backbone] / self._slots for arm in self.arms]
+            speeds = {
+                name: max(found["images_per_s"].values())
+                for name, found in self._numerics().items()
+                if found.get("images_per_s")
+            }
+            # One whose measuring failed is taken for endlessly fast: nothing is known by which to cut it.
+            costs = [steps / speeds.get(arm.backbone, 1e12) / self._slots for arm in self.arms]
             wanted = self.arms[0].recipe.epochs
             epochs = fit_epochs(costs, wanted, self._budget.crossval_s)
             fitted = {"asked": asked, "wanted": wanted, "epochs": epochs}

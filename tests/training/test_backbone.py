@@ -21,19 +21,18 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from ensembler.errors import BackboneError, WeightsError
-from ensembler.training import backbone
+from ensembler.training import weights as weights_module
 from ensembler.training.backbone import (
     create,
     describe,
     features,
-    find_weights,
     head,
-    hub_problem,
     list_backbones,
     load_arrays,
     normalisation,
     to_arrays,
 )
+from ensembler.training.weights import find_weights, hub_problem
 
 
 @pytest.fixture
@@ -256,7 +255,7 @@ def test_a_backbone_without_published_weights_is_told_before_any_network(tmp_pat
 
 def test_a_hub_that_accepts_nothing_is_given_up_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(backbone, "HUB_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(weights_module, "HUB_TIMEOUT_S", 0.2)
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: (time.sleep(0.6), socket.socket())[1])
     began = time.perf_counter()
     assert hub_problem("https://hub.invalid") == "no answer within 0.2 s"
@@ -340,7 +339,8 @@ FETCH = """
 import json, sys
 from pathlib import Path
 from ensembler.errors import WeightsError
-from ensembler.training.backbone import create, find_weights
+from ensembler.training.backbone import create
+from ensembler.training.weights import find_weights
 try:
     found = find_weights(sys.argv[1], "pretrained", Path("."))
     model = create(sys.argv[1], 3, found.file)

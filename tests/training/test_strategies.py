@@ -15,13 +15,14 @@ from safetensors.numpy import load_file, save_file
 
 from ensembler.errors import ConfigError, StoreError
 from ensembler.training import backbone, features, loop
-from ensembler.training.backbone import create, find_weights
+from ensembler.training.backbone import create
 from ensembler.training.candidate import Candidate, CellJob, TrainingData
 from ensembler.training.features import ensure_features
 from ensembler.training.heads import fit_head
 from ensembler.training.loop import train_cell
 from ensembler.training.strategies import STRATEGIES, get_strategy
 from ensembler.training.strategies.base import Strategy
+from ensembler.training.weights import find_weights
 
 Job = Callable[..., CellJob]
 

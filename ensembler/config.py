@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from .config_text import MAX_CONFIG_BYTES, Lines, read_yaml, where_is
 from .errors import ConfigError, did_you_mean
 from .training.candidate import RECIPE_LIMITS, Recipe
 from .training.recipes import read_space
 
-#: A config is a page of text; anything larger is not one.
-MAX_CONFIG_BYTES = 1 << 20
-MAX_NODES = 20_000
-MAX_DEPTH = 20
-
 #: Sources, splits and weights that are words, whatever files lie beside the config.
 WORDS = ("digits", "official", "random", "pretrained", "pretrained-or-random")
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values only; reads `1e-3` as a number, as YAML 1.2 does and everybody expects."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 class _Settings(BaseModel):
@@ -212,24 +198,7 @@ class Config(_Settings):
     @classmethod
     def parse(cls, text: str, path: Path) -> Config:
         """Validates the text of a config; `path` names it in errors and anchors relative paths."""
-        try:
-            _refuse_bombs(text, path)
-            node = yaml.compose(text, Loader=_Loader)
-            lines = dict(_lines(node, path)) if node is not None else {}
-            values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f"{path}:{mark.line + 1}" if mark else str(path)
-            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-            raise ConfigError(f"{where}: not valid YAML: {problem}") from error
-        except (ValueError, OverflowError) as error:  # a date or a number that looks like one and is none
-            raise ConfigError(f"{path}: not valid YAML: {error}") from error
-        if values is None:
-            raise ConfigError(f"{path}: is empty; expected keys and values such as `name: x`")
-        if not isinstance(values, dict):
-            raise ConfigError(
-                f"{path}: holds a {type(values).__name__}; expected keys and values such as `name: x`"
-            )
+        values, lines = read_yaml(text, path)
         try:
             config = cls.model_validate(values)
         except ValidationError as error:
@@ -239,7 +208,7 @@ class Config(_Settings):
         config._check_names(lines, path)
         return config
 
-    def _check_names(self, lines: Mapping[tuple[Any, ...], int], path: Path) -> None:
+    def _check_names(self, lines: Lines, path: Path) -> None:
         """Names that live in a table: combiners, metrics, strategies, hyperparameters, the space."""
         from .combiners import COMBINERS, make_combiner
         from .errors import CombinerError
@@ -247,7 +216,7 @@ class Config(_Settings):
         from .training.strategies import STRATEGIES
 
         def fail(loc: tuple[Any, ...], message: str) -> None:
-            raise ConfigError(f"{_where(loc, lines, path)}: {message}")
+            raise ConfigError(f"{where_is(loc, lines, path)}: {message}")
 
         def known(loc: tuple[Any, ...], kind: str, name: str, valid: Sequence[str]) -> None:
             if name not in valid:
@@ -331,49 +300,10 @@ def _check_space(loc: tuple[Any, ...], key: str, value: Any, fail: Any) -> None:
         fail(loc, str(error).split(": ", 1)[1])
 
 
-# ---------------------------------------------------------------------- errors with lines
+# ---------------------------------------------------------------------- what pydantic found, in our words
 
 
-def _refuse_bombs(text: str, path: Path) -> None:
-    """A few nested aliases stand for billions of nodes, and deep nesting takes quadratic time; configs need neither."""
-    depth = 0
-    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
-        line = event.start_mark.line + 1 if event.start_mark else 1
-        if isinstance(event, yaml.AliasEvent):
-            raise ConfigError(f"{path}:{line}: alias *{event.anchor} is not allowed; write the value out")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH or count > MAX_NODES:
-            raise ConfigError(f"{path}:{line}: nested too deeply or too long; this is no config")
-
-
-def _lines(node: yaml.Node, path: Path, loc: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], int]]:
-    """(location, line) of every node; refuses a key given twice, which YAML would let win silently."""
-    yield loc, node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise ConfigError(f"{path}:{key.start_mark.line + 1} {name}: given twice; keep one")
-            seen.add(name)
-            for inner, line in _lines(value, path, (*loc, name)):
-                yield inner, key.start_mark.line + 1 if inner == (*loc, name) else line
-    elif isinstance(node, yaml.SequenceNode):
-        for i, item in enumerate(node.value):
-            yield from _lines(item, path, (*loc, i))
-
-
-def _where(loc: tuple[Any, ...], lines: Mapping[tuple[Any, ...], int], path: Path) -> str:
-    known = loc
-    while known and known not in lines:
-        known = known[:-1]
-    field = ".".join(str(part) for part in loc)
-    return f"{path}:{lines.get(known, 1)} {field}".rstrip()
-
-
-def _explain(
-    error: ValidationError, lines: Mapping[tuple[Any, ...], int], path: Path, model: type[BaseModel]
-) -> str:
+def _explain(error: ValidationError, lines: Lines, path: Path, model: type[BaseModel]) -> str:
     problems = error.errors(include_url=False)
     problem = problems[0]
     if problem["type"] == "literal_error" and problem["loc"][-1:] == ("literal['auto']",):
@@ -381,7 +311,7 @@ def _explain(
         same = [p for p in problems if p["loc"][:1] == problem["loc"][:1]]
         problem = max(same, key=lambda p: len(_plain(p["loc"])))
     loc = _plain(problem["loc"])
-    where = _where(loc, lines, path)
+    where = where_is(loc, lines, path)
     if problem["type"] == "extra_forbidden":
         valid = _fields_at(model, loc[:-1])
         return f"{where}: unknown key; {did_you_mean(str(loc[-1]), valid)}"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .evaluation.leaderboard import Leaderboard
     from .tuning.execute import Observer
-    from .tuning.sweep import ReadyBackbone
+    from .tuning.arms import ReadyBackbone
 
 
 def cache_dir() -> Path:
@@ -211,7 +211,7 @@ class Experiment:
     def _find_backbones(self) -> list[ReadyBackbone]:
         from .training.backbone import describe
         from .training.weights import find_weights
-        from .tuning.sweep import ReadyBackbone
+        from .tuning.arms import ReadyBackbone
 
         ready = []
         for setting in self.config.backbones:

@@ -7,17 +7,16 @@ unread until training is over.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..metrics import Metric
-from ..training.candidate import Candidate, Recipe
-from ..training.recipes import Distribution, Range, apply
+from ..training.candidate import Candidate
+from ..training.recipes import Distribution, Range
+from .arms import Arm
 from .plan import Outcome, Stage, Trial
 
 #: Points of a range on a grid.
@@ -25,35 +24,6 @@ GRID_POINTS = 3
 
 #: Random draws of one arm before a search gives up finding another candidate in a small space.
 MAX_DRAWS = 100_000
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A backbone with its weights, strategy, default recipe and the space around it."""
-
-    backbone: str
-    weights: str
-    strategy: str
-    recipe: Recipe
-    space: Mapping[str, Distribution]
-
-    @property
-    def default(self) -> Candidate:
-        """The candidate of the default recipe: what every search tries first."""
-        return self.candidate({})
-
-    def candidate(self, values: Mapping[str, Any]) -> Candidate:
-        """The candidate with some hyperparameters replaced."""
-        return Candidate(self.backbone, self.weights, self.strategy, apply(self.recipe, values))
-
-    def covers(self, candidate: Candidate) -> bool:
-        """Whether a candidate could come out of a search of this arm."""
-        own = (self.backbone, self.weights, self.strategy)
-        return own == (candidate.backbone, candidate.weights, candidate.strategy) and all(
-            value == getattr(self.recipe, key)
-            for key, value in dataclasses.asdict(candidate.recipe).items()
-            if key not in self.space
-        )
 
 
 def random_candidates(arms: Sequence[Arm], n: int, seed: int) -> list[Candidate]:

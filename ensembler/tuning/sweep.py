@@ -17,14 +17,12 @@ from typing import Any, Protocol
 from ..config import Config
 from ..errors import TrainingError
 from ..metrics import Metric, get_metric
-from ..training.backbone import BackboneInfo
 from ..training.candidate import Candidate, CellJob, CellResult, Numerics, Recipe, TrainingData, digest
-from ..training.recipes import apply, default_recipe, read_space
-from ..training.weights import Weights
+from .arms import ReadyBackbone, make_arms
 from .budget import OVERHEAD, Budget, fit_epochs
 from .execute import Observer, execute, ray_session, share_resources, slots_for, threads_for
 from .plan import Chain, Outcome, Stage, Trial
-from .search import Arm, OptunaStage, grid_candidates, random_candidates
+from .search import OptunaStage, grid_candidates, random_candidates
 
 #: The fold on which recipes are searched.
 SEARCH_FOLD = 0
@@ -55,42 +53,12 @@ class SweepStore(Protocol):
         """Replaces entries of the manifest."""
 
 
-@dataclass(frozen=True)
-class ReadyBackbone:
-    """A backbone whose weights have been found."""
-
-    name: str
-    weights: Weights
-    info: BackboneInfo
-
-
 @dataclass
 class SweepResult:
     """What came out: candidates whose Cells are all there, and those that failed, with their reasons."""
 
     candidates: list[Candidate] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
-
-
-def make_arms(config: Config, backbones: Sequence[ReadyBackbone]) -> list[Arm]:
-    """What may be searched: every backbone with every strategy that makes sense for its weights."""
-    arms: list[Arm] = []
-    for backbone in backbones:
-        base = default_recipe(backbone.info.params, backbone.info.transformer)
-        if config.search:
-            base = dataclasses.replace(base, epochs=config.search.epochs)
-        base = apply(base, config.recipe)
-        overrides = config.search.space if config.search else {}
-        space = read_space(overrides, config.recipe, base)
-        for strategy in config.strategies:
-            if strategy == "probe":
-                continue  # screening trains it, without a recipe to search
-            # A head fitted on random features is no better start than a random head.
-            effective = "full" if backbone.weights.label == "random" else strategy
-            arm = Arm(backbone.name, backbone.weights.label, effective, base, space)
-            if arm not in arms:
-                arms.append(arm)
-    return arms
 
 
 def _failure(candidate: Candidate, fold: int | None, stage: str, reason: str) -> dict[str, Any]:
@@ -102,10 +70,6 @@ def _failure(candidate: Candidate, fold: int | None, stage: str, reason: str) ->
         "stage": stage,
         "reason": reason,
     }
-
-
-def _arm_key(arm: Arm) -> list[Any]:
-    return [arm.backbone, arm.weights, arm.strategy, arm.recipe.epochs]
 
 
 class Sweep:
@@ -397,7 +361,7 @@ class Sweep:
         """Cuts the epochs of slow backbones so that a budget has time for one candidate of each, and records it."""
         if self._budget is None or "epochs" in self.config.recipe:
             return
-        asked = [self.config.budget, len(self.data.folds), [_arm_key(arm) for arm in self._full_arms]]
+        asked = [self.config.budget, len(self.data.folds), [arm.key for arm in self._full_arms]]
         fitted = self.store.manifest().get("fitted_epochs", {})
         if fitted.get("asked") != asked:
             if not hasattr(self, "resources"):

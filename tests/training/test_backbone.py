@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from ensembler.errors import BackboneError, WeightsError
-from ensembler.training import weights as weights_module
+from ensembler.training import weights as weights_mod
 from ensembler.training.backbone import (
     create,
     describe,
@@ -255,7 +255,7 @@ def test_a_backbone_without_published_weights_is_told_before_any_network(tmp_pat
 
 def test_a_hub_that_accepts_nothing_is_given_up_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(weights_module, "HUB_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(weights_mod, "HUB_TIMEOUT_S", 0.2)
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: (time.sleep(0.6), socket.socket())[1])
     began = time.perf_counter()
     assert hub_problem("https://hub.invalid") == "no answer within 0.2 s"

@@ -168,8 +168,12 @@ def test_a_full_disk_in_a_worker_ends_the_sweep_too(told: list[Outcome]) -> None
 # ---------------------------------------------------------------------- scheduler
 
 
-def _tune_trial(number: int, stage: str = "search", kind: str = "cell") -> Any:
-    return SimpleNamespace(trial_id=f"t{number}", config={"stage": stage, "kind": kind}, status="RUNNING")
+def _tune_trial(number: int, stage: str = "search", epochs: int = 8, stoppable: bool = True) -> Any:
+    if stage == IDLE:
+        return SimpleNamespace(trial_id=f"t{number}", config={"stage": IDLE, "kind": IDLE}, status="RUNNING")
+    job = CellJob(Candidate("a", "random", "full", Recipe(epochs=epochs)), 0)
+    config = Trial(stage, "cell", job, number, stoppable).to_config()
+    return SimpleNamespace(trial_id=f"t{number}", config=config, status="RUNNING")
 
 
 def _decide(scheduler: Any, trial: Any, epoch: int, score: float, **more: Any) -> str:
@@ -199,12 +203,24 @@ def test_a_trial_at_its_last_epoch_is_never_stopped(epochs: int, told: list[Outc
     """Whatever the rungs are: it is about to predict its holdout."""
     searcher, _ = _searcher(told, Listener())
     scheduler = plan_scheduler(searcher, LOSS, epochs)
-    trials = [_tune_trial(i) for i in range(5)]
+    trials = [_tune_trial(i, epochs=epochs) for i in range(5)]
     for i, trial in enumerate(trials):
         scheduler.on_trial_add(None, trial)
         decision = _decide(scheduler, trial, epochs, 0.1 + i)
         assert decision == TrialScheduler.CONTINUE
         scheduler.on_trial_complete(None, trial, {"epoch": epochs, "score": 0.1 + i, "reported": False})
+
+
+def test_a_trial_that_must_not_be_stopped_is_not(told: list[Outcome]) -> None:
+    """The default recipe of each backbone runs to its end, however weak it looks."""
+    searcher, _ = _searcher(told, Listener())
+    scheduler = plan_scheduler(searcher, LOSS, 8)
+    trials = [_tune_trial(i, stoppable=i < 3) for i in range(4)]
+    for trial in trials:
+        scheduler.on_trial_add(None, trial)
+    for trial in trials[:3]:
+        _decide(scheduler, trial, 2, 0.1)
+    assert _decide(scheduler, trials[3], 2, 0.9) == TrialScheduler.CONTINUE
 
 
 def test_without_asha_nothing_is_stopped(told: list[Outcome]) -> None:
@@ -238,7 +254,7 @@ def test_a_worker_is_kept_warm_until_all_have_started(told: list[Outcome]) -> No
     chain = Chain([lambda: Stage("search", _trials(2), lambda _t, o: told.append(o))])
     searcher = PlanSearcher(chain, Listener(), LOSS, watch, 2)
     scheduler = plan_scheduler(searcher, LOSS, 8)
-    idle = [_tune_trial(i, IDLE, IDLE) for i in range(2)]
+    idle = [_tune_trial(i, IDLE) for i in range(2)]
     for trial in idle:
         searcher.suggest(trial.trial_id)
         scheduler.on_trial_add(None, trial)

@@ -57,7 +57,7 @@ def _sections(store: RunStore, board: Leaderboard, predictions: Predictions) -> 
         sections.append(("Search", _search(store)))
     failed = manifest.get("failed", [])
     if failed:
-        sections.append(("Failed", _table(["candidate", "fold", "reason"], _failures(failed))))
+        sections.append(("Failed or left out", _table(["candidate", "fold", "reason"], _failures(failed))))
     sections.append(("How it was made", _provenance(store, predictions)))
     return sections
 
@@ -74,7 +74,7 @@ def _leaderboard(board: Leaderboard) -> str:
                 r["kind"],
                 f"{r['cv']:.4f} [{r['cv_low']:.4f}, {r['cv_high']:.4f}]",
                 gain,
-                "<0.001" if (r["p_value"] or 1) < 0.001 else _number(r["p_value"], 3),
+                _p_value(r["p_value"]),
                 "yes" if r["tied_with_best"] else "",
                 _number(r["test"], 4),
                 _number(r["accuracy"], 4),
@@ -238,6 +238,10 @@ def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
 def _cell(value: Any) -> str:
     """Names are text, also those that look like markup."""
     return str(value).replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+
+
+def _p_value(value: float | None) -> str:
+    return "<0.001" if value is not None and value < 0.001 else _number(value, 3)
 
 
 def _number(value: Any, digits: int) -> str:

@@ -52,7 +52,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_test_split_is_not_read_before_the_winner_is_chosen(
-    finished_run: Any, monkeypatch: pytest.MonkeyPatch
+    finished_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sweep is given the out-of-fold pixels alone."""
     seen: dict[str, Any] = {}
@@ -66,7 +66,7 @@ def test_the_test_split_is_not_read_before_the_winner_is_chosen(
 
     monkeypatch.setattr("ensembler.tuning.sweep.Sweep", Spy)
     with pytest.raises(TrainingError, match="enough"):
-        Experiment.from_config(finished_run.config, finished_run.run).run()
+        Experiment.from_config(finished_run.config, tmp_path / "run").run()
     data = seen["data"]
     assert len(np.load(data.pixels, mmap_mode="r")) == 60 == len(data.labels)
     assert sorted(np.concatenate([f[2] for f in data.folds]).tolist()) == list(range(60))

@@ -87,7 +87,7 @@ def concerns(board: Leaderboard, manifest: Mapping[str, Any]) -> list[tuple[str,
     notes = frame.loc[frame["note"].notna() & (frame["note"] != ""), ["name", "note"]]
     skipped = manifest.get("unreadable", [])
     found = [
-        (count(len(board.verdict.failed), "candidate") + " failed", list(board.verdict.failed)),
+        (count(len(board.verdict.failed), "candidate") + " failed or left out", list(board.verdict.failed)),
         (count(len(notes), "row") + " with a note", [f"{n}: {note}" for n, note in notes.to_numpy(str)]),
         (
             count(len(skipped), "image") + " skipped, not readable",

@@ -142,7 +142,8 @@ def _metric(record: Mapping[str, Any]) -> str:
 def _count(failed: Sequence[str]) -> str:
     if not failed:
         return ""
-    return f" {len(failed)} candidate{'s' if len(failed) > 1 else ''} failed and could not be compared."
+    one = len(failed) == 1
+    return f" {len(failed)} candidate{'' if one else 's'} failed or {'was' if one else 'were'} left out, not compared."
 
 
 def _failure(candidate: Mapping[str, Any]) -> str:

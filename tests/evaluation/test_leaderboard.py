@@ -273,4 +273,4 @@ def test_failed_candidates_are_named_beside_the_verdict(predictions):
     leaderboard = board(predictions, failed=failed)
     assert leaderboard.failed == tuple(failed)
     assert leaderboard.verdict.failed == ("vit (fold: 2, error: loss became NaN)", "swin")
-    assert leaderboard.verdict.sentence.endswith("2 candidates failed and could not be compared.")
+    assert leaderboard.verdict.sentence.endswith("2 candidates failed or were left out, not compared.")

@@ -233,7 +233,7 @@ recipe: {batch_size: 8, flip: false}
 search: {trials: 5, epochs: 4, algorithm: optuna, scheduler: asha}
 keep: 1
 ensembles: [mean]
-resources: {cpus: 0.5, gpus: 0.5}
+resources: {gpus: 0.5}
 """
 
 
@@ -276,7 +276,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory, write_experiment: Callable
 
 def test_trials_run_on_shares_of_logical_gpus(learned: Any) -> None:
     sweep, _, store = learned
-    assert (sweep.resources.cpus, sweep.resources.gpus) == (0.5, 0.5)
+    assert (sweep.resources.cpus, sweep.resources.gpus) == (1, 0.5)
     notes = list(store.path.glob("gpu-*"))
     assert notes
     assert all(len(json.loads(note.read_text())) == 1 for note in notes)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .evaluation.leaderboard import Leaderboard
-    from .tuning.execute import Observer
     from .tuning.arms import ReadyBackbone
+    from .tuning.execute import Observer
 
 
 def cache_dir() -> Path:

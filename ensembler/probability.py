@@ -26,7 +26,11 @@ def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(z - np.log(np.exp(z).sum(axis=-1, keepdims=True)))
 
 
-def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+def fit_temperature(
+    logits: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    prior_sd: float | None = TEMPERATURE_PRIOR_SD,
+) -> float:
     """The temperature T that minimises the log loss of softmax(logits / T) (Guo et al. 2017), gently held near 1.
 
     On rows that are all answered correctly the loss falls without end as T goes to 0, and a handful of monitor rows
@@ -36,6 +40,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     Args:
         logits: (rows, classes).
         labels: (rows,) int.
+        prior_sd: of log T; None for scores that are no logits of a network, whose scale nothing is known of.
 
     Returns:
         T within `TEMPERATURE_RANGE`, found by a bounded scalar search.
@@ -46,7 +51,8 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
 
     def loss(log_t: float) -> float:
         likelihood = -log_softmax(logits / np.exp(log_t))[rows, labels].sum()
-        return float(likelihood + 0.5 * (log_t / TEMPERATURE_PRIOR_SD) ** 2) / max(1, len(rows))
+        prior = 0.0 if prior_sd is None else 0.5 * (log_t / prior_sd) ** 2
+        return float(likelihood + prior) / max(1, len(rows))
 
     low, high = np.log(TEMPERATURE_RANGE)
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})

@@ -51,6 +51,7 @@ class Samme(Combiner):
                 fit_temperature(
                     np.concatenate([self._votes(proba), unanimous]),
                     np.concatenate([labels, np.arange(n_classes)]),
+                    prior_sd=None,
                 )
             ]
         )

@@ -82,7 +82,10 @@ def test_sort(open_page, trained, order):
 
 def test_failures_notes_and_skipped_images_are_told(open_page, trained, said):
     app = open_page("leaderboard", trained)
-    assert app.expander[0].label == "1 candidate failed or left out; 1 row with a note; 1 image skipped, not readable"
+    assert (
+        app.expander[0].label
+        == "1 candidate failed or left out; 1 row with a note; 1 image skipped, not readable"
+    )
     for detail in (
         "out of memory",
         "random weights: the hub is out of reach",

@@ -40,7 +40,6 @@ def main() -> None:
         began = time.perf_counter()
         process = subprocess.Popen(
             ["env", f"ENSEMBLER_CACHE={folder}/cache", *command],
-            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         watched = psutil.Process(process.pid)

@@ -107,7 +107,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """Readable and unique: backbone, strategy, and enough of the id to tell recipes apart."""
-        return f"{self.backbone}-{self.strategy}-{self.id[:4]}"
+        return f"{self.backbone}-{self.strategy}-{self.id[:6]}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are hashed and stored."""

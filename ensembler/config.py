@@ -305,7 +305,8 @@ def _check_space(loc: tuple[Any, ...], key: str, value: Any, fail: Any) -> None:
 
 def _explain(error: ValidationError, lines: Lines, path: Path, model: type[BaseModel]) -> str:
     problems = error.errors(include_url=False)
-    problem = problems[0]
+    # A misspelt key leaves the right one missing: the misspelling is what the reader has to see.
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     if problem["type"] == "literal_error" and problem["loc"][-1:] == ("literal['auto']",):
         # Of the alternatives "auto" and a mapping, the one that was matched furthest says most.
         same = [p for p in problems if p["loc"][:1] == problem["loc"][:1]]

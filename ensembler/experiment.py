@@ -20,7 +20,7 @@ from . import comparison
 from .config import Config
 from .data import load_table
 from .data.cache import DecodedImages, build_cache
-from .errors import BundleError, ConfigError
+from .errors import BackboneError, BundleError, ConfigError
 from .folds import Folds, make_folds
 from .predictions import Predictions
 from .store import RunStore, machine
@@ -214,9 +214,12 @@ class Experiment:
         from .tuning.arms import ReadyBackbone
 
         ready = []
-        for setting in self.config.backbones:
-            info = describe(setting.name)
-            weights = find_weights(setting.name, setting.weights, self.config.base_dir)
+        for number, setting in enumerate(self.config.backbones):
+            try:
+                info = describe(setting.name)
+                weights = find_weights(setting.name, setting.weights, self.config.base_dir)
+            except BackboneError as error:
+                raise type(error)(f"{self.config.file} backbones.{number}: {error}") from error
             if weights.note:
                 print(f"warning: {setting.name}: {weights.note}", file=sys.stderr)
             ready.append(ReadyBackbone(setting.name, weights, info))

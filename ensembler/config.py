@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from .config_text import MAX_CONFIG_BYTES, Lines, read_yaml, where_is
 from .errors import ConfigError, did_you_mean
-from .training.candidate import RECIPE_LIMITS, Recipe
+from .training.recipe import RECIPE_CHOICES, RECIPE_LIMITS, Recipe
 from .training.recipes import read_space
 
 #: Sources, splits and weights that are words, whatever files lie beside the config.
@@ -269,6 +269,10 @@ def _absolute(value: str, base_dir: Path) -> str:
 
 def _check_hyperparameter(loc: tuple[Any, ...], key: str, value: Any, fail: Any) -> None:
     default = getattr(Recipe(), key)
+    if key in RECIPE_CHOICES:
+        if value not in RECIPE_CHOICES[key]:
+            fail(loc, f"{value!r}; expected one of {', '.join(RECIPE_CHOICES[key])}")
+        return
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(default, bool):
         if not isinstance(value, bool):
@@ -291,6 +295,8 @@ def _check_space(loc: tuple[Any, ...], key: str, value: Any, fail: Any) -> None:
     elif isinstance(value, Mapping):
         if isinstance(getattr(Recipe(), key), bool):
             fail(loc, f"{dict(value)}; expected a list such as [true, false]")
+        if key in RECIPE_CHOICES:
+            fail(loc, f"{dict(value)}; expected a list of {', '.join(RECIPE_CHOICES[key])}")
         for end in ("low", "high"):
             if end in value:
                 _check_hyperparameter((*loc, end), key, value[end], fail)

@@ -14,7 +14,7 @@ from ensembler import config
 from ensembler.cli import parser
 from ensembler.combiners import COMBINERS
 from ensembler.metrics import METRICS
-from ensembler.training.candidate import Recipe
+from ensembler.training.recipe import Recipe
 from ensembler.training.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,8 @@ from ensembler.combiners import make_combiner
 from ensembler.errors import PredictionsError, RunLockedError, RunMismatchError, StoreError
 from ensembler.predictions import Predictions
 from ensembler.store import RunStore, find_runs, machine
-from ensembler.training.candidate import Candidate, CellJob, CellResult, Epoch, Recipe
+from ensembler.training.candidate import Candidate, CellJob, CellResult, Epoch
+from ensembler.training.recipe import Recipe
 
 FINGERPRINT = "f" * 8
 CANDIDATES = [Candidate("test_resnet", "random", "full", Recipe(lr=lr)) for lr in (1e-3, 2e-3)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .recipe import Recipe
 
 #: Part of every Cell's key: raise it when a change of the training code changes what a Cell computes.
 TRAINING_VERSION = 1
@@ -25,61 +26,6 @@ def digest(value: Any, length: int = 16) -> str:
     """Hex digest of a JSON-able value, the same on every machine and in every session."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Hyperparameters of fine-tuning one backbone.
-
-    Attributes:
-        epochs: passes over the fold's train rows, >= 1.
-        batch_size: images a step, >= 2.
-        lr: peak learning rate of the body at `batch_size`.
-        head_lr: peak learning rate of the new head.
-        weight_decay: AdamW's, not applied to norms and biases.
-        layer_decay: factor in (0, 1] by which the rate falls from one layer to the one below it.
-        warmup: share of all steps with a rising rate, in [0, 1).
-        label_smoothing: in [0, 1).
-        dropout: before the head, in [0, 1).
-        augment: strength in [0, 2] of flips, crops, rotation and colour; 0 is none, 1 the default.
-        flip: mirror half of the images left to right; off where left and right mean something.
-        ema: decay of the averaged weights, in [0, 1); 0 is off.
-        clip: largest norm of the gradient; 0 is off.
-        patience: epochs without a better monitor loss before training stops.
-    """
-
-    epochs: int = 8
-    batch_size: int = 32
-    lr: float = 1e-3
-    head_lr: float = 1e-2
-    weight_decay: float = 0.01
-    layer_decay: float = 1.0
-    warmup: float = 0.1
-    label_smoothing: float = 0.1
-    dropout: float = 0.0
-    augment: float = 1.0
-    flip: bool = True
-    ema: float = 0.98
-    clip: float = 1.0
-    patience: int = 5
-
-
-#: Lowest and highest value of each hyperparameter that is a number.
-RECIPE_LIMITS: dict[str, tuple[float, float]] = {
-    "epochs": (1, 10_000),
-    "batch_size": (2, 65_536),
-    "lr": (0, math.inf),
-    "head_lr": (0, math.inf),
-    "weight_decay": (0, math.inf),
-    "layer_decay": (1e-6, 1),
-    "warmup": (0, 0.99),
-    "label_smoothing": (0, 0.99),
-    "dropout": (0, 0.99),
-    "augment": (0, 2),
-    "ema": (0, 0.999999),
-    "clip": (0, math.inf),
-    "patience": (1, 10_000),
-}
 
 
 @dataclass(frozen=True)
@@ -102,15 +48,19 @@ class Candidate:
     @property
     def id(self) -> str:
         """Hash of the content: the same settings are the same candidate everywhere."""
-        return digest(self.to_dict(), 10)
+        return digest(self.identity(), 10)
 
     @property
     def name(self) -> str:
         """Readable and unique: backbone, strategy, and enough of the id to tell recipes apart."""
         return f"{self.backbone}-{self.strategy}-{self.id[:6]}"
 
+    def identity(self) -> dict[str, Any]:
+        """Plain values, as they are hashed."""
+        return {**dataclasses.asdict(self), "recipe": self.recipe.identity()}
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they are hashed and stored."""
+        """Plain values, as they are stored."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -182,7 +132,7 @@ class CellJob:
         Threads and numerics are left out: both are fixed by the run's manifest, and a Cell trained on a GPU
         is as good as one trained on a CPU.
         """
-        content = [TRAINING_VERSION, self.candidate.to_dict(), fingerprint, self.fold, self.seed]
+        content = [TRAINING_VERSION, self.candidate.identity(), fingerprint, self.fold, self.seed]
         return digest(content, 32)
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from .candidate import Recipe
+from .recipe import Recipe
 
 #: Below this many parameters a backbone wants rates about ten times those of a large one (measured: see
 #: docs/design.md, "The default recipe").

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..config import Config
 from ..training.backbone import BackboneInfo
-from ..training.candidate import Candidate, Recipe
+from ..training.candidate import Candidate
+from ..training.recipe import Recipe
 from ..training.recipes import Distribution, apply, default_recipe, read_space
 from ..training.weights import Weights
 

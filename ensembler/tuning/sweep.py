@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from ..config import Config
 from ..errors import TrainingError
 from ..metrics import Metric, get_metric
-from ..training.candidate import Candidate, CellJob, CellResult, Numerics, Recipe, TrainingData, digest
+from ..training.candidate import Candidate, CellJob, CellResult, Numerics, TrainingData, digest
+from ..training.recipe import Recipe
 from .arms import ReadyBackbone, make_arms
 from .budget import OVERHEAD, Budget, fit_epochs
 from .execute import Observer, execute, ray_session, share_resources, slots_for, threads_for

@@ -14,7 +14,8 @@ from ensembler.comparison import combine, compare, start_bare_run
 from ensembler.config import Config
 from ensembler.predictions import Predictions
 from ensembler.store import RunStore, machine
-from ensembler.training.candidate import Candidate, CellJob, CellResult, Epoch, Recipe
+from ensembler.training.candidate import Candidate, CellJob, CellResult, Epoch
+from ensembler.training.recipe import Recipe
 
 CLASSES = ("cat", "a|b*c_d", "<script>alert(1)</script>")
 HOSTILE = ("<script>alert(1)</script>", "a|b*c_d", ":smile: $x$ [l](http://h)")

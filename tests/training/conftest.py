@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ensembler.folds import make_folds
-from ensembler.training.candidate import Candidate, CellJob, Recipe, TrainingData
+from ensembler.training.candidate import Candidate, CellJob, TrainingData
+from ensembler.training.recipe import Recipe
 
 BACKBONE = "test_resnet"
 

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from ensembler.training.candidate import RECIPE_LIMITS, Candidate, CellJob, Numerics, Recipe, digest
+from ensembler.training.candidate import Candidate, CellJob, Numerics, digest
+from ensembler.training.recipe import RECIPE_CHOICES, RECIPE_LIMITS, Recipe
 from ensembler.training.recipes import Choice, Range, apply, default_recipe, default_space, read_space
 
 
@@ -38,11 +39,20 @@ def test_jobs_and_candidates_survive_json() -> None:
 
 
 def test_every_number_of_a_recipe_has_limits_and_the_defaults_keep_them() -> None:
-    numbers = {f.name for f in dataclasses.fields(Recipe) if not isinstance(f.default, bool)}
-    assert set(RECIPE_LIMITS) == numbers
+    numbers = {f.name for f in dataclasses.fields(Recipe) if not isinstance(f.default, bool | str)}
+    words = {f.name for f in dataclasses.fields(Recipe) if isinstance(f.default, str)}
+    assert (set(RECIPE_LIMITS), set(RECIPE_CHOICES)) == (numbers, words)
     for recipe in (Recipe(), default_recipe(10**6, False), default_recipe(10**8, True)):
         for name, (low, high) in RECIPE_LIMITS.items():
             assert low <= getattr(recipe, name) <= high
+
+
+def test_a_later_hyperparameter_at_its_default_changes_no_candidate() -> None:
+    """The names of candidates in the runs and reports of the first version stay what they were."""
+    plain = Candidate("resnet10t", "random", "full", Recipe(lr=0.1))
+    assert set(plain.identity()["recipe"]) == set(list(Recipe.__dataclass_fields__)[:14])
+    assert plain.id == "53930f720a"
+    assert plain.id != dataclasses.replace(plain, recipe=Recipe(lr=0.1, mixup=0.2)).id
 
 
 @pytest.mark.parametrize(("params", "transformer"), [(10**6, False), (10**8, True), (10**8, False)])

@@ -12,7 +12,8 @@ from ray.tune.search import Searcher
 
 from ensembler.errors import StoreError
 from ensembler.metrics import get_metric
-from ensembler.training.candidate import Candidate, CellJob, Recipe
+from ensembler.training.candidate import Candidate, CellJob
+from ensembler.training.recipe import Recipe
 from ensembler.tuning.bridge import PlanSearcher, TrialWatch, plan_scheduler
 from ensembler.tuning.plan import IDLE, Chain, Outcome, Stage, Trial
 

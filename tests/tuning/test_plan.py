@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ensembler.training.candidate import Candidate, CellJob, Recipe
+from ensembler.training.candidate import Candidate, CellJob
+from ensembler.training.recipe import Recipe
 from ensembler.tuning.plan import Chain, Outcome, Stage, Trial
 
 DONE = Outcome("finished", 0.5)

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from ensembler.metrics import get_metric
-from ensembler.training.candidate import Candidate, CellJob, Recipe
+from ensembler.training.candidate import Candidate, CellJob
+from ensembler.training.recipe import Recipe
 from ensembler.tuning import progress as module
 from ensembler.tuning.plan import Outcome, Trial
 from ensembler.tuning.progress import (

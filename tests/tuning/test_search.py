@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ensembler.metrics import get_metric
-from ensembler.training.candidate import Candidate, CellJob, Recipe
+from ensembler.training.candidate import Candidate, CellJob
+from ensembler.training.recipe import Recipe
 from ensembler.training.recipes import Choice, Range
 from ensembler.tuning.plan import Outcome, Trial
 from ensembler.tuning.search import GRID_POINTS, Arm, OptunaStage, grid_candidates, random_candidates

@@ -12,8 +12,9 @@ import pytest
 
 from ensembler.errors import StoreError
 from ensembler.folds import make_folds
-from ensembler.training.candidate import Candidate, CellJob, CellResult, Recipe, TrainingData
+from ensembler.training.candidate import Candidate, CellJob, CellResult, TrainingData
 from ensembler.training.loop import train_cell
+from ensembler.training.recipe import Recipe
 from ensembler.tuning import trainable as module
 from ensembler.tuning.plan import IDLE, Trial
 from ensembler.tuning.trainable import CellTrainable

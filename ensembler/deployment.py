@@ -35,11 +35,13 @@ def deploy(store: RunStore, image_size: int, images: DecodedImages | None) -> bo
     n_folds = store.manifest()["k"]
     costs: dict[str, Any] = {}
     proba = []
-    latency: dict[tuple[str, bool], float] = {}
+    latency: dict[tuple[Any, ...], float] = {}
     pixels = None if images is None or images.test is None else np.load(images.test, mmap_mode="r")
     for candidate in candidates:
         member = build_member(store, candidate, image_size)
-        kind = (candidate.backbone, candidate.strategy == "probe")  # all that its latency depends on
+        recipe = candidate.recipe
+        # All that its latency depends on.
+        kind = (candidate.backbone, member.frozen, recipe.tta, recipe.head_layers, recipe.head_width)
         if kind not in latency:
             latency[kind] = round(member.latency_ms(), 3)
         trained = sum(store.cell(candidate.id, fold).train_s for fold in range(n_folds))

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,11 +184,24 @@ class Experiment:
                     "backbone": c.backbone,
                     "strategy": c.strategy,
                     "weights": c.weights,
-                    "note": "; ".join(filter(None, [notes.get((c.backbone, c.weights)), _cut(c, wanted)])),
+                    "note": "; ".join(
+                        filter(
+                            None, [notes.get((c.backbone, c.weights)), _cut(c, wanted), *self._cell_notes(c)]
+                        )
+                    ),
                 }
                 for c in result.candidates
             },
         )
+
+    def _cell_notes(self, candidate: Candidate) -> list[str]:
+        """What its Cells have to say, each once, with the number of folds that say it."""
+        notes = Counter(
+            note
+            for fold in range(self.store.manifest()["k"])
+            for note in self.store.cell(candidate.id, fold).notes
+        )
+        return [f"{note} ({n} folds)" if n > 1 else note for note, n in notes.items()]
 
     def _combine(self) -> list[Any]:
         with self.store.stage("combine"):

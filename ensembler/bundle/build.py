@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..store import RunStore
-from ..training.backbone import describe
+from ..training.backbone import describe, hidden_widths
 from ..training.candidate import Candidate
 from .export import MemberSource
 from .member import FoldWeights, Member
@@ -20,7 +20,15 @@ def build_member(store: RunStore, candidate: Candidate, image_size: int) -> Memb
     cells = [store.cell(candidate.id, fold) for fold in range(manifest["k"])]
     folds = [FoldWeights(cell.weights(), cell.temperature) for cell in cells]
     body = Path(manifest["weights_files"][candidate.weights]) if candidate.strategy == "probe" else None
-    return Member(candidate.backbone, manifest["classes"], image_size, folds, body_file=body)
+    return Member(
+        candidate.backbone,
+        manifest["classes"],
+        image_size,
+        folds,
+        body_file=body,
+        hidden=() if body else hidden_widths(candidate.recipe),
+        mirror=candidate.recipe.tta and body is None,
+    )
 
 
 def member_source(store: RunStore, candidate: Candidate, image_size: int) -> MemberSource:

@@ -114,6 +114,8 @@ def _write_member(folder: Path, number: int, source: MemberSource) -> dict[str, 
         "licence": source.licence,
         "mean": list(source.member.mean),
         "std": list(source.member.std),
+        "hidden": list(source.member.hidden),
+        "mirror": source.member.mirror,
         "folds": folds,
         "body": f"members/{number}/body.safetensors" if body is not None else None,
     }

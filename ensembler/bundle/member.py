@@ -47,6 +47,8 @@ class Member:
         body: arrays of the backbone that all folds share, where it was frozen; None where each fold has its own.
         body_file: the same from a safetensors file of any head, as training read it.
         mean, std: normalisation of pixels in [0, 1].
+        hidden: widths of the head's hidden layers.
+        mirror: average the logits of each image and of its mirror image.
 
     Raises:
         WeightsError: arrays that do not fit the architecture.
@@ -63,11 +65,14 @@ class Member:
         body_file: Path | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        hidden: Sequence[int] = (),
+        mirror: bool = False,
     ) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         default_mean, default_std = backbone.normalisation(architecture)
         self.mean, self.std = tuple(mean or default_mean), tuple(std or default_std)
         self.image_size = image_size
+        self.hidden, self.mirror = tuple(hidden), mirror
         self._folds = folds
         self._models: list[nn.Module] = []
         self._body: nn.Module | None = None
@@ -98,6 +103,11 @@ class Member:
         return 1000 * min(times)
 
     @property
+    def frozen(self) -> bool:
+        """Whether all folds share one body and differ in their heads alone."""
+        return self._body is not None
+
+    @property
     def params(self) -> int:
         """Parameters of everything that runs: all fold models, or the shared body and the heads."""
         if self._body is None:
@@ -117,7 +127,7 @@ class Member:
     def _build(
         self, architecture: str, n_classes: int, arrays: Mapping[str, NDArray[Any]], file: Path | None = None
     ) -> nn.Module:
-        model = backbone.create(architecture, n_classes, file, image_size=self.image_size)
+        model = backbone.create(architecture, n_classes, file, hidden=self.hidden, image_size=self.image_size)
         backbone.load_arrays(model, arrays)
         return model.to(self._device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
@@ -128,11 +138,16 @@ class Member:
             features = backbone.features(self._body, images).float().cpu().numpy()
             logits = [features @ weight.T + bias for weight, bias in self._heads]
         else:
-            logits = [model(images).float().cpu().numpy() for model in self._models]
+            logits = [self._logits(model, images) for model in self._models]
         total = np.zeros(logits[0].shape, np.float64)
         for one, fold in zip(logits, self._folds, strict=True):
             total += softmax(one / fold.temperature)
         return np.asarray(total / len(logits), np.float32)
+
+    def _logits(self, model: nn.Module, images: Tensor) -> NDArray[np.float32]:
+        logits = (model(images) + model(images.flip(3))) / 2 if self.mirror else model(images)
+        array: NDArray[np.float32] = logits.float().cpu().numpy()
+        return array
 
     def _normalise(self, pixels: NDArray[np.uint8]) -> Tensor:
         scale = 1 / (255 * torch.tensor(self.std))

@@ -138,6 +138,8 @@ def _member(folder: Path, entry: dict[str, Any], index: dict[str, Any]) -> Membe
         body=body,
         mean=entry["mean"],
         std=entry["std"],
+        hidden=entry.get("hidden", ()),
+        mirror=entry.get("mirror", False),
     )
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .recipe import Recipe
+
 #: Ranges at strength 1. Angles in radians, lengths in halves of the image, colours as factors around 1.
 ROTATION = math.radians(15)
 SCALE = (0.75, 1.05)  # below 1 the warp zooms in, as a crop does
@@ -50,6 +52,13 @@ class BatchAugment:
         self._normalise = torch.cat(
             [torch.diag(scale), (-torch.tensor(mean) / torch.tensor(std))[:, None]], 1
         )
+
+    @classmethod
+    def from_recipe(
+        cls, mean: tuple[float, float, float], std: tuple[float, float, float], recipe: Recipe
+    ) -> BatchAugment:
+        """As a recipe wants it."""
+        return cls(mean, std, recipe.augment, recipe.flip)
 
     def plain(self, images: Tensor) -> Tensor:
         """Normalises uint8 (batch, height, width, 3) to float32 (batch, 3, height, width), channels_last."""

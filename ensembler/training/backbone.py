@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import BackboneError, WeightsError, did_you_mean
+from .recipe import Recipe
 
 _PROBLEMS = (RuntimeError, KeyError, ValueError, TypeError, AssertionError, SafetensorError, OSError)
 
@@ -81,6 +82,8 @@ def create(
     weights: Path | None = None,
     *,
     dropout: float = 0.0,
+    drop_path: float = 0.0,
+    hidden: Sequence[int] = (),
     image_size: int | None = None,
 ) -> nn.Module:
     """A timm model with a new head of `n_classes` outputs, in float32 on the CPU.
@@ -90,7 +93,9 @@ def create(
         n_classes: outputs of the new head.
         weights: safetensors under timm's parameter names, with a head of any size or none; None leaves the
             random initialisation, which follows torch's global seed.
-        dropout: rate before the head.
+        dropout: rate before the head, and after each hidden layer of it.
+        drop_path: rate of stochastic depth; ignored by architectures without it.
+        hidden: widths of the head's hidden layers; none is a linear head.
         image_size: passed on to models of a fixed input size (ViT); ignored by the others.
 
     Raises:
@@ -115,10 +120,10 @@ def create(
     try:
         with warnings.catch_warnings(), _recording_loads() as loads:
             warnings.simplefilter("ignore")  # timm's deprecations of its own registry are not the user's
-            model = cast(nn.Module, timm.create_model(name, **options))
+            model = _with_drop_path(name, options, drop_path)
         if weights is not None:
             _refuse_gaps(model, loads)
-        return model
+        return _with_hidden_layers(model, n_classes, hidden, dropout) if hidden else model
     except _PROBLEMS as error:
         reason = " ".join(str(error).split())
         if weights is None:
@@ -127,6 +132,45 @@ def create(
             f"backbone {name!r}: weights {str(weights)!r} do not fit: {reason[:300]}; "
             "give weights of this architecture"
         ) from error
+
+
+def _with_drop_path(name: str, options: Mapping[str, Any], rate: float) -> nn.Module:
+    """The model, with stochastic depth where its architecture knows it."""
+    build = timm_module().create_model
+    if rate:
+        with suppress(TypeError):  # what an unknown keyword argument raises
+            return cast(nn.Module, build(name, **options, drop_path_rate=rate))
+    return cast(nn.Module, build(name, **options))
+
+
+def _with_hidden_layers(model: nn.Module, n_classes: int, hidden: Sequence[int], dropout: float) -> nn.Module:
+    old = head(model)
+    name = next(n for n, module in model.named_modules() if module is old)
+    model.set_submodule(name, HiddenHead(cast(nn.Linear, old).in_features, n_classes, hidden, dropout))
+    return model
+
+
+class HiddenHead(nn.Sequential):
+    """A head of hidden layers: linear, GELU and dropout each, then a linear one.
+
+    Args:
+        width: of the features.
+        n_classes: outputs.
+        hidden: width of each hidden layer.
+        dropout: after each hidden layer.
+    """
+
+    def __init__(self, width: int, n_classes: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
+        parts: list[nn.Module] = []
+        for size in hidden:
+            parts += [nn.Linear(width, size), nn.GELU(), nn.Dropout(dropout)]
+            width = size
+        super().__init__(*parts, nn.Linear(width, n_classes))
+
+
+def hidden_widths(recipe: Recipe) -> tuple[int, ...]:
+    """Widths of the hidden layers of a recipe's head."""
+    return (recipe.head_width,) * recipe.head_layers
 
 
 @contextmanager
@@ -194,14 +238,14 @@ def describe(name: str) -> BackboneInfo:
     )
 
 
-def head(model: nn.Module) -> nn.Linear:
-    """The classifier of a timm model.
+def head(model: nn.Module) -> nn.Linear | HiddenHead:
+    """The classifier of a timm model: one linear layer, or the `hidden_head` that replaced it.
 
     Raises:
-        BackboneError: when it is no single linear layer, as in distilled models of two heads.
+        BackboneError: when it is neither, as in distilled models of two heads.
     """
     layer = cast(Any, model).get_classifier()
-    if not isinstance(layer, nn.Linear):
+    if not isinstance(layer, nn.Linear | HiddenHead):
         kind = type(layer).__name__
         raise BackboneError(
             f"backbone {type(model).__name__!r}: its head is a {kind}; expected one linear layer"
@@ -221,8 +265,19 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
     return cast(Tensor, network.forward_head(network.forward_features(images), pre_logits=True))
 
 
+def layers(model: nn.Module) -> dict[str, int]:
+    """The layer of each parameter, counted from the input, as timm groups them."""
+    from timm.models import group_parameters
+    from timm.optim import auto_group_layers
+
+    if hasattr(model, "group_matcher"):
+        matcher = cast(Any, model).group_matcher(coarse=False)
+        return cast(dict[str, int], group_parameters(model, matcher, reverse=True))
+    return cast(dict[str, int], auto_group_layers(model))
+
+
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters by layer and decay: dicts of `params`, `weight_decay`, `lr_scale`, `is_head`.
+    """Trainable parameters by layer and decay: dicts of `params`, `weight_decay`, `decays`, `lr_scale`, `is_head`.
 
     timm maps parameters to layers, also for families without a `group_matcher`; the scales are applied by our
     own schedule, because timm's `lr_scale` is read by timm's schedulers alone (timm#2532).
@@ -231,7 +286,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) 
 
     no_decay = cast(Any, model).no_weight_decay() if hasattr(model, "no_weight_decay") else ()
     groups = param_groups_layer_decay(
-        model, weight_decay=weight_decay, no_weight_decay_list=no_decay, layer_decay=layer_decay
+        model, weight_decay=1.0, no_weight_decay_list=no_decay, layer_decay=layer_decay
     )
     in_head = {id(p) for p in head(model).parameters()}
     split: list[dict[str, Any]] = []
@@ -243,7 +298,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) 
                 split.append(
                     {
                         "params": params,
-                        "weight_decay": group["weight_decay"],
+                        "weight_decay": group["weight_decay"] * weight_decay,
+                        "decays": bool(group["weight_decay"]),
                         "lr_scale": scale,
                         "is_head": is_head,
                     }

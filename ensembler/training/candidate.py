@@ -118,18 +118,28 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class CellJob:
-    """One (candidate, fold), and how to train it."""
+    """One (candidate, fold), and how to train it.
+
+    Attributes:
+        candidate: what to train.
+        fold: its number.
+        seed: of everything random.
+        numerics: the arithmetic of training.
+        threads: of the CPU.
+        splits: parts of each batch, when memory does not hold it whole; their gradients are added up.
+    """
 
     candidate: Candidate
     fold: int
     seed: int = 0
     numerics: Numerics = field(default_factory=Numerics)
     threads: int = 1
+    splits: int = 1
 
     def key(self, fingerprint: str) -> str:
         """What a stored Cell must have been made from to be used again.
 
-        Threads and numerics are left out: both are fixed by the run's manifest, and a Cell trained on a GPU
+        Threads, splits and numerics are left out: the last are fixed by the run's manifest, and a Cell trained on a GPU
         is as good as one trained on a CPU.
         """
         content = [TRAINING_VERSION, self.candidate.identity(), fingerprint, self.fold, self.seed]
@@ -148,6 +158,7 @@ class CellJob:
             seed=values["seed"],
             numerics=Numerics(**values["numerics"]),
             threads=values["threads"],
+            splits=values["splits"],
         )
 
 

@@ -57,10 +57,23 @@ def predict_logits(
     pixels: NDArray[np.uint8],
     rows: NDArray[Any],
     device: torch.device,
+    splits: int = 1,
+    mirror: bool = False,
 ) -> NDArray[np.float32]:
-    """Logits (rows, classes) float32 of the given rows; the model must be in eval mode."""
+    """Logits (rows, classes) float32 of the given rows; the model must be in eval mode.
+
+    Args:
+        model: of logits.
+        normalise: its `plain`.
+        pixels: uint8 (samples, size, size, 3).
+        rows: which of them.
+        device: where the model is.
+        splits: parts of each batch, when memory does not hold it whole.
+        mirror: average the logits of each image and of its mirror image.
+    """
     parts = []
-    for part in batches(len(rows), EVAL_BATCH):
-        images = torch.from_numpy(pixels[rows[part]]).to(device)
-        parts.append(model(normalise.plain(images)).float().cpu().numpy())
+    for part in batches(len(rows), max(1, EVAL_BATCH // splits)):
+        images = normalise.plain(torch.from_numpy(pixels[rows[part]]).to(device))
+        logits = (model(images) + model(images.flip(3))) / 2 if mirror else model(images)
+        parts.append(logits.float().cpu().numpy())
     return np.concatenate(parts)

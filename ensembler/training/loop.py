@@ -9,9 +9,10 @@ crash, in another worker or in another order has the same bits.
 
 from __future__ import annotations
 
-import math
+import dataclasses
+import functools
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,18 @@ from .. import metrics
 from ..errors import NonFiniteLossError
 from ..probability import fit_temperature, softmax
 from . import backbone
+from .adaptation import Adaptation, hold_statistics
 from .augment import BatchAugment
 from .candidate import CellJob, CellResult, Epoch, TrainingData, digest
+from .checkpoints import BestCheckpoints, Checkpoint, WeightAverage
 from .features import predict_logits
-from .heads import LinearHead
+from .losses import TrainingLoss, epoch_order
+from .mixing import mix
+from .optimise import Penalties, make_optimizer
+from .schedules import rate_factor
+
+#: Below so many images a batch is not halved when memory runs out: BatchNorm would see too few.
+MIN_BATCH = 4
 
 
 def train_cell(
@@ -49,218 +58,200 @@ def train_cell(
 
 
 def fit_cell(job: CellJob, data: TrainingData) -> Generator[Epoch, None, CellResult]:
-    """The generator behind `train_cell`; closing it early abandons the Cell."""
+    """The generator behind `train_cell`; closing it early abandons the Cell.
+
+    Out of memory, the Cell starts again with batches of half the size and twice as many of them a step: the
+    effective batch stays, and the result says so. Epochs are then reported from 1 again.
+    """
     from .strategies import get_strategy
 
     torch.set_num_threads(job.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return (yield from get_strategy(job.candidate.strategy).fit(job, data, device))
+    strategy = get_strategy(job.candidate.strategy)
+    while True:
+        try:
+            return (yield from strategy.fit(job, data, device))
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            smaller = _smaller(job, error)
+            if smaller is None:
+                raise
+            job = smaller
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _smaller(job: CellJob, error: Exception) -> CellJob | None:
+    """The job with its batches halved once more, if memory is what it lacked and there is anything to halve."""
+    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    if not out_of_memory or job.candidate.recipe.batch_size // (2 * job.splits) < MIN_BATCH:
+        return None
+    return dataclasses.replace(job, splits=2 * job.splits)
 
 
 def fine_tune(
-    job: CellJob, data: TrainingData, device: torch.device, start: LinearHead | None = None
+    job: CellJob,
+    data: TrainingData,
+    device: torch.device,
+    start: Mapping[str, NDArray[Any]] | None = None,
+    adaptation: Adaptation | None = None,
 ) -> Generator[Epoch, None, CellResult]:
-    """Trains body and head with gradients; see `Strategy.fit`.
+    """Trains with gradients; see `Strategy.fit`.
 
     Args:
         job: what to train.
         data: what to train on.
         device: where.
-        start: a head fitted on frozen features; None leaves the random one.
+        start: arrays of a head fitted on frozen features; None leaves the random one.
+        adaptation: what of the model moves, and when; None is everything.
     """
     began = time.perf_counter()
     recipe, candidate = job.candidate.recipe, job.candidate
+    adaptation = adaptation or Adaptation()
 
     # Data: the out-of-fold pixels are mapped, the fold's rows are picked a batch at a time.
     train, monitor, holdout = data.folds[job.fold]
     pixels = np.load(data.pixels, mmap_mode="r")
     labels = torch.from_numpy(data.labels)
-    augment = BatchAugment(*backbone.normalisation(candidate.backbone), recipe.augment, recipe.flip)
-    metric = metrics.get_metric(data.metric)
+    n_classes = len(data.classes)
+    augment = BatchAugment.from_recipe(*backbone.normalisation(candidate.backbone), recipe)
+    metric, log_loss = metrics.get_metric(data.metric), metrics.get_metric("log_loss")
+    predict = functools.partial(
+        predict_logits, normalise=augment, pixels=pixels, device=device, splits=job.splits, mirror=recipe.tta
+    )
 
     # Model: weights, new head.
     torch.manual_seed(_seed(job, "model"))
     model = backbone.create(
         candidate.backbone,
-        len(data.classes),
+        n_classes,
         data.weights_files.get(candidate.weights),
         dropout=recipe.dropout,
+        drop_path=recipe.drop_path,
+        hidden=backbone.hidden_widths(recipe),
         image_size=pixels.shape[1],
     )
     if start is not None:
-        with torch.no_grad():
-            layer = backbone.head(model)
-            layer.weight.copy_(torch.from_numpy(start.weight))
-            layer.bias.copy_(torch.from_numpy(start.bias))
+        backbone.head(model).load_state_dict({k: torch.from_numpy(v) for k, v in start.items()})
+    adaptation.begin(model, recipe)
     memory = torch.channels_last if job.numerics.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=memory)  # type: ignore[call-overload]
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=job.numerics.precision == "bf16")
 
-    # Optimiser and schedule.
-    groups = backbone.parameter_groups(model, recipe.weight_decay, recipe.layer_decay)
-    for group in groups:
-        group["peak_lr"] = (recipe.head_lr if group["is_head"] else recipe.lr) * group["lr_scale"]
-        group["lr"] = group["peak_lr"]
-    optimiser = torch.optim.AdamW(groups, fused=True)
-    parameters = [p for group in groups for p in group["params"]]
-    steps = max(1, len(train) // recipe.batch_size)
+    # Optimiser, loss, averages.
+    optimizer = make_optimizer(model, recipe)
+    penalties = Penalties(optimizer, recipe)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    loss_of = TrainingLoss(recipe, np.bincount(data.labels[train], minlength=n_classes), device)
+    batch = recipe.batch_size * recipe.accumulate
+    steps = max(1, len(train) // batch)
+    rate = functools.partial(
+        rate_factor, total=steps * recipe.epochs, warmup=recipe.warmup, schedule=recipe.schedule
+    )
     average = WeightAverage(model, recipe.ema)
 
     # Epochs.
     history: list[Epoch] = []
-    best = Best()
+    best = BestCheckpoints(recipe.average_best)
     for epoch in range(1, recipe.epochs + 1):
         epoch_began = time.perf_counter()
         torch.manual_seed(_seed(job, "epoch", epoch))  # dropout
         generator = torch.Generator().manual_seed(_seed(job, "augment", epoch))
-        order = train[torch.randperm(len(train), generator=generator).numpy()]
+        order = epoch_order(train, data.labels, recipe.sampling, generator)
         model.train()
+        adaptation.epoch(model, epoch, recipe)
+        hold_statistics(model, everywhere=recipe.batchnorm == "frozen")
         total = torch.zeros((), device=device)
         for step in range(steps):
-            factor = schedule((epoch - 1) * steps + step, steps * recipe.epochs, recipe.warmup)
-            for group in optimiser.param_groups:
+            factor = rate((epoch - 1) * steps + step)
+            for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
-            rows = np.sort(order[step * recipe.batch_size : (step + 1) * recipe.batch_size])
-            images = augment(_to_device(pixels[rows], device), generator)
-            with autocast:
-                logits = model(images.contiguous(memory_format=memory))
-                loss = F.cross_entropy(
-                    logits.float(), labels[rows].to(device), label_smoothing=recipe.label_smoothing
-                )
-            if device.type == "cpu":
-                _check_finite(loss, job, epoch, step + 1)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.zero_grad(set_to_none=True)
+            chunk = order[step * batch : (step + 1) * batch]
+            for part in np.array_split(chunk, min(recipe.accumulate * job.splits, len(chunk))):
+                rows = np.sort(part)
+                images = augment(_to_device(pixels[rows], device), generator)
+                targets = labels[rows].to(device)
+                if recipe.mixup or recipe.cutmix:
+                    soft = F.one_hot(targets, n_classes).float()
+                    images, targets = mix(images, soft, recipe.mixup, recipe.cutmix, generator)
+                with autocast:
+                    logits = model(images.contiguous(memory_format=memory))
+                loss = loss_of(logits.float(), targets)
+                if device.type == "cpu":
+                    _check_finite(loss, job, epoch, step + 1)
+                share = len(rows) / len(chunk)
+                (loss * share if share < 1 else loss).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach() * share
+            penalties.add()
             if recipe.clip:
                 nn.utils.clip_grad_norm_(parameters, recipe.clip, foreach=True)
-            optimiser.step()
+            optimizer.step()
             average.update()
-            total += loss.detach()
         # On a GPU reading the loss each step would stall the queue: the sum of the epoch tells as much.
         _check_finite(total, job, epoch, steps)
 
         # Monitor: the only rows that any choice looks at.
         trained_s = time.perf_counter() - epoch_began
         with average.applied():
-            model.eval()
-            monitor_logits = predict_logits(model, augment, pixels, monitor, device)
-            _check_logits(monitor_logits, job, f"monitor logits after epoch {epoch}, step {steps}")
-            log_loss = metrics.get_metric("log_loss")(data.labels[monitor], softmax(monitor_logits))
-            if best.improve(epoch, log_loss):
-                best.keep(model, monitor_logits)
-        proba = softmax(monitor_logits)
+            logits_now = predict(model.eval(), rows=monitor)
+            _check_logits(logits_now, job, f"monitor logits after epoch {epoch}, step {steps}")
+            monitor_loss = log_loss(data.labels[monitor], softmax(logits_now))
+            if best.wants(monitor_loss):
+                best.add(Checkpoint(epoch, monitor_loss, adaptation.arrays(model), logits_now))
+        proba = softmax(logits_now)
         history.append(
             Epoch(
                 epoch=epoch,
-                lr=recipe.lr * schedule(epoch * steps - 1, steps * recipe.epochs, recipe.warmup),
+                lr=recipe.lr * rate(epoch * steps - 1),
                 train_loss=float(total) / steps,
-                monitor_loss=log_loss,
+                monitor_loss=monitor_loss,
                 monitor_accuracy=float((proba.argmax(1) == data.labels[monitor]).mean()),
                 score=metric(data.labels[monitor], proba),
                 seconds=time.perf_counter() - epoch_began,
-                images_per_s=steps * min(recipe.batch_size, len(train)) / trained_s,
+                images_per_s=steps * min(batch, len(train)) / trained_s,
             )
         )
         yield history[-1]
-        if epoch - best.epoch >= recipe.patience:
+        if epoch - best.best.epoch >= recipe.patience:
             break
+    average.close()
+    adaptation.finish(model)
+    model.eval()
+
+    # The average of the best checkpoints, where the monitor set says that it helps.
+    weights, monitor_logits, notes = best.best.weights, best.best.logits, _notes(job)
+    if len(best.kept) > 1:
+        together = best.average()
+        backbone.load_arrays(model, together)
+        averaged_logits = predict(model, rows=monitor)
+        if log_loss(data.labels[monitor], softmax(averaged_logits)) < best.best.loss:
+            weights, monitor_logits = together, averaged_logits
+            notes = (*notes, f"average of {len(best.kept)} checkpoints")
 
     # Holdout: predicted once, when every choice has been made.
-    temperature = fit_temperature(best.logits, data.labels[monitor])
-    average.close()
-    backbone.load_arrays(model, best.weights)
-    model.eval()
-    holdout_logits = predict_logits(model, augment, pixels, holdout, device)
-    _check_logits(holdout_logits, job, f"holdout logits of epoch {best.epoch}")
+    temperature = fit_temperature(monitor_logits, data.labels[monitor])
+    backbone.load_arrays(model, weights)
+    holdout_logits = predict(model, rows=holdout)
+    _check_logits(holdout_logits, job, f"holdout logits of epoch {best.best.epoch}")
     return CellResult(
         job=job,
         proba=softmax(holdout_logits / temperature),
-        weights=best.weights,
+        weights=weights,
         temperature=temperature,
-        score=metric(data.labels[monitor], softmax(best.logits / temperature)),
-        best_epoch=best.epoch,
+        score=metric(data.labels[monitor], softmax(monitor_logits / temperature)),
+        best_epoch=best.best.epoch,
         history=tuple(history),
         train_s=time.perf_counter() - began,
         params=backbone.count_parameters(model),
+        notes=notes,
     )
 
 
-def schedule(step: int, total: int, warmup: float) -> float:
-    """Factor on every peak rate: a linear rise over the first share `warmup` of all steps, then a cosine."""
-    rise = max(1, round(total * warmup)) if warmup else 0
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
-
-
-class Best:
-    """The weights at the epoch of the lowest monitor loss."""
-
-    def __init__(self) -> None:
-        self.loss = math.inf
-        self.epoch = 0
-        self.weights: dict[str, NDArray[Any]] = {}
-        self.logits: NDArray[np.float32] = np.empty(0, np.float32)
-
-    def improve(self, epoch: int, loss: float) -> bool:
-        """Notes the epoch if its loss is the lowest so far; `keep` must follow."""
-        if loss >= self.loss and self.epoch:
-            return False
-        self.loss, self.epoch = loss, epoch
-        return True
-
-    def keep(self, model: nn.Module, logits: NDArray[np.float32]) -> None:
-        """Copies the weights, and the monitor logits that they gave."""
-        self.weights = backbone.to_arrays(model.state_dict())
-        self.logits = logits
-
-
-class WeightAverage:
-    """Exponential moving average of weights and BatchNorm statistics.
-
-    The decay grows from 0.1 towards its limit as (1 + t) / (10 + t), as TensorFlow's does: a short fine-tuning
-    would otherwise be averaged with its own beginning.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.steps = 0
-        self._live = [t for t in model.state_dict().values() if t.is_floating_point()]
-        self._average = [t.detach().clone() for t in self._live] if decay else []
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Moves the average towards the weights of this step."""
-        if self.decay:
-            self.steps += 1
-            decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-            torch._foreach_lerp_(self._average, self._live, 1 - decay)
-
-    def applied(self) -> _Swap:
-        """Context in which the model holds the averaged weights."""
-        return _Swap(self._live, self._average)
-
-    def close(self) -> None:
-        """Frees the average's memory."""
-        self._average = []
-
-
-class _Swap:
-    def __init__(self, live: list[Tensor], average: list[Tensor]) -> None:
-        self._pairs = list(zip(live, average, strict=False))
-
-    def __enter__(self) -> None:
-        self._exchange()
-
-    def __exit__(self, *_: object) -> None:
-        self._exchange()
-
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        for live, average in self._pairs:
-            kept = live.clone()
-            live.copy_(average)
-            average.copy_(kept)
+def _notes(job: CellJob) -> tuple[str, ...]:
+    if job.splits == 1:
+        return ()
+    size = job.candidate.recipe.batch_size
+    return (f"out of memory: batches of {size} in {job.splits} parts",)
 
 
 def _seed(job: CellJob, *what: object) -> int:

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ensembler import metrics
 from ensembler.errors import NonFiniteLossError
 from ensembler.probability import fit_temperature, softmax
-from ensembler.training import backbone, loop
+from ensembler.training import backbone, loop, losses
 from ensembler.training.augment import BatchAugment
 from ensembler.training.candidate import CellJob, CellResult, Epoch, Numerics, TrainingData
+from ensembler.training.checkpoints import BestCheckpoints, Checkpoint, WeightAverage
 from ensembler.training.features import ensure_features
-from ensembler.training.loop import Best, WeightAverage, fit_cell, schedule, train_cell
+from ensembler.training.loop import fit_cell, train_cell
+from ensembler.training.schedules import rate_factor
 
 Job = Callable[..., CellJob]
 
@@ -52,7 +55,7 @@ def _with_pixels(data: TrainingData, rows: np.ndarray, value: int) -> TrainingDa
 # ---------------------------------------------------------------------- the same bits
 
 
-@pytest.mark.parametrize("strategy", ["full", "lp-ft", "probe"])
+@pytest.mark.parametrize("strategy", ["full", "lp-ft", "probe", "partial", "gradual", "lora"])
 def test_a_cell_has_the_same_bits_whatever_the_process_did_before(
     strategy: str, data: TrainingData, job: Job
 ) -> None:
@@ -197,9 +200,9 @@ def _scripted(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> list[dict
     real = metrics.get_metric
     keep = loop.predict_logits
 
-    def predict(model: nn.Module, *args: Any) -> np.ndarray:
+    def predict(model: nn.Module, **options: Any) -> np.ndarray:
         seen.append(backbone.to_arrays(model.state_dict()))
-        return keep(model, *args)
+        return keep(model, **options)
 
     monkeypatch.setattr(loop, "predict_logits", predict)
     monkeypatch.setattr(
@@ -229,49 +232,70 @@ def test_training_stops_when_patience_is_out(
     assert result.best_epoch == 3
 
 
-def test_the_best_epoch_starts_from_nothing() -> None:
-    best = Best()
-    assert best.improve(1, 5.0)
-    assert not best.improve(2, 5.0)
-    assert best.improve(3, 4.9)
-    assert (best.epoch, best.loss) == (3, 4.9)
+def _checkpoint(epoch: int, loss: float) -> Checkpoint:
+    weights = {"w": np.full(2, epoch, np.float32), "n": np.array(epoch)}
+    return Checkpoint(epoch, loss, weights, np.empty((0, 2), np.float32))
+
+
+def test_the_best_checkpoints_are_kept_the_earlier_of_equal_ones_first() -> None:
+    best = BestCheckpoints(2)
+    for epoch, loss in enumerate([5.0, 5.0, 4.9, 5.0], 1):
+        if best.wants(loss):
+            best.add(_checkpoint(epoch, loss))
+    assert [(c.epoch, c.loss) for c in best.kept] == [(3, 4.9), (1, 5.0)]
+    averaged = best.average()
+    np.testing.assert_array_equal(averaged["w"], [2.0, 2.0])
+    assert averaged["w"].dtype == np.float32
+    assert averaged["n"] == 3  # a counter is no weight
+
+
+def test_an_average_of_checkpoints_is_kept_only_where_the_monitor_set_prefers_it(
+    data: TrainingData, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_seed", lambda _job, *what: len(what))  # the same training each time
+    single = train_cell(job(epochs=4, ema=0.0), data)
+    results = [train_cell(job(epochs=4, ema=0.0, average_best=n), data) for n in (2, 3, 4)]
+    labels = data.labels[data.folds[0][1]]
+    assert len(labels)
+    for result in results:
+        taken = any(note.startswith("average of") for note in result.notes)
+        same = all(np.array_equal(result.weights[k], single.weights[k]) for k in single.weights)
+        assert taken != same
+        assert result.best_epoch == single.best_epoch
 
 
 # ---------------------------------------------------------------------- rates
 
 
 def test_the_schedule_rises_then_falls_as_a_cosine() -> None:
-    factors = [schedule(step, 20, 0.25) for step in range(20)]
+    factors = [rate_factor(step, 20, 0.25) for step in range(20)]
     assert factors[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert factors[5] == 1.0
     assert factors[12] == pytest.approx(0.5 * (1 + math.cos(math.pi * 7 / 15)))
     assert factors[5:] == sorted(factors[5:], reverse=True)
     assert 0 < factors[-1] < 0.02
-    assert schedule(0, 20, 0) == 1.0
-    assert schedule(0, 1, 0.1) == 1.0
+    assert rate_factor(0, 20, 0) == 1.0
+    assert rate_factor(0, 1, 0.1) == 1.0
 
 
-def test_every_group_follows_its_own_rate(
-    data: TrainingData, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_group_follows_its_own_rate(data: TrainingData, job: Job) -> None:
     rates: list[list[float]] = []
     groups: list[dict[str, Any]] = []
 
-    class Recorded(torch.optim.AdamW):
-        def step(self, *args: Any, **kwargs: Any) -> Any:
-            rates.append([g["lr"] for g in self.param_groups])
-            groups[:] = self.param_groups
-            return super().step(*args, **kwargs)
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        rates.append([g["lr"] for g in optimizer.param_groups])
+        groups[:] = optimizer.param_groups
 
-    monkeypatch.setattr(torch.optim, "AdamW", Recorded)
+    hook = register_optimizer_step_pre_hook(note)
     one = job(
         backbone="test_vit", epochs=4, batch_size=8, layer_decay=0.5, warmup=0.25, lr=1e-3, head_lr=5e-3
     )
     result = train_cell(one, data)
+    hook.remove()
     steps = len(data.folds[0][0]) // 8
     assert len(rates) == 4 * steps
     for n, row in enumerate(rates):
-        factor = schedule(n, 4 * steps, 0.25)
+        factor = rate_factor(n, 4 * steps, 0.25)
         assert row == pytest.approx([g["peak_lr"] * factor for g in groups])
     assert {g["peak_lr"] for g in groups if g["is_head"]} == {5e-3}
     body = sorted({g["peak_lr"] for g in groups if not g["is_head"]})
@@ -280,7 +304,7 @@ def test_every_group_follows_its_own_rate(
     assert ratios == {2.0}
     assert len(body) >= 6  # stem, six blocks, norm
     assert [e.lr for e in result.history] == pytest.approx(
-        [1e-3 * schedule(e * steps - 1, 4 * steps, 0.25) for e in (1, 2, 3, 4)]
+        [1e-3 * rate_factor(e * steps - 1, 4 * steps, 0.25) for e in (1, 2, 3, 4)]
     )
 
 
@@ -363,13 +387,13 @@ def test_label_smoothing_is_in_the_loss(
     data: TrainingData, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[float] = []
-    real = loop.F.cross_entropy
+    real = losses.F.cross_entropy
 
     def cross_entropy(*args: Any, label_smoothing: float = 0.0, **kwargs: Any) -> torch.Tensor:
         seen.append(label_smoothing)
         return real(*args, label_smoothing=label_smoothing, **kwargs)
 
-    monkeypatch.setattr(loop.F, "cross_entropy", cross_entropy)
+    monkeypatch.setattr(losses.F, "cross_entropy", cross_entropy)
     train_cell(job(epochs=1, label_smoothing=0.3), data)
     assert set(seen) == {0.3}
 
@@ -412,14 +436,14 @@ def test_weights_ruined_by_the_last_step_of_an_epoch_are_found_out(data: Trainin
 def test_a_loss_that_becomes_nan_later_names_the_later_epoch(
     data: TrainingData, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = loop.F.cross_entropy, iter(range(1000))
+    real, calls = losses.F.cross_entropy, iter(range(1000))
     steps = len(data.folds[0][0]) // 8
 
     def cross_entropy(*args: Any, **kwargs: Any) -> torch.Tensor:
         loss = real(*args, **kwargs)
         return loss * float("nan") if next(calls) == steps else loss
 
-    monkeypatch.setattr(loop.F, "cross_entropy", cross_entropy)
+    monkeypatch.setattr(losses.F, "cross_entropy", cross_entropy)
     with pytest.raises(NonFiniteLossError, match="loss is nan at epoch 2, step 1"):
         train_cell(job(batch_size=8), data)
 

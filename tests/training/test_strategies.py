@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from ensembler.errors import ConfigError, StoreError
-from ensembler.training import backbone, features, loop
+from ensembler.training import backbone, features
 from ensembler.training.backbone import create
 from ensembler.training.candidate import Candidate, CellJob, TrainingData
 from ensembler.training.features import ensure_features
@@ -96,7 +96,7 @@ def test_lp_ft_starts_from_the_fitted_head_and_the_pretrained_body(
         seen.update(backbone.to_arrays(model.state_dict()))
         return real(model, *args)
 
-    monkeypatch.setattr(loop.backbone, "parameter_groups", groups)
+    monkeypatch.setattr(backbone, "parameter_groups", groups)
     train_cell(one, data)
     np.testing.assert_array_equal(seen["fc.weight"], head.weight)
     np.testing.assert_array_equal(seen["fc.bias"], head.bias)

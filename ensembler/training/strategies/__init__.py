@@ -18,6 +18,9 @@ STRATEGIES = {
     "probe": ("probe", "Probe"),
     "lp-ft": ("lp_ft", "LpFt"),
     "full": ("full", "Full"),
+    "partial": ("partial", "Partial"),
+    "gradual": ("gradual", "Gradual"),
+    "lora": ("lora", "Lora"),
 }
 
 

@@ -11,9 +11,11 @@ from typing import ClassVar
 
 import torch
 
+from ..adaptation import Adaptation
 from ..candidate import CellJob, CellResult, Epoch, TrainingData
 from ..features import ensure_features
 from ..heads import fit_head
+from ..hidden_head import fit_hidden_head
 from ..loop import fine_tune
 from .base import Strategy
 
@@ -22,6 +24,7 @@ class LpFt(Strategy):
     """Linear probe, then fine-tuning of body and head."""
 
     name: ClassVar[str] = "lp-ft"
+    adaptation: ClassVar[type[Adaptation]] = Adaptation
 
     def fit(
         self, job: CellJob, data: TrainingData, device: torch.device
@@ -29,7 +32,10 @@ class LpFt(Strategy):
         """See `Strategy.fit`."""
         train, monitor, _ = data.folds[job.fold]
         values = ensure_features(job.candidate, data, device)
-        head = fit_head(
-            values[train], data.labels[train], values[monitor], data.labels[monitor], len(data.classes)
-        )
-        return (yield from fine_tune(job, data, device, start=head))
+        rows = (values[train], data.labels[train], values[monitor], data.labels[monitor])
+        if job.candidate.recipe.head_layers:
+            start = fit_hidden_head(*rows, len(data.classes), job)
+        else:
+            head = fit_head(*rows, len(data.classes))
+            start = {"weight": head.weight, "bias": head.bias}
+        return (yield from fine_tune(job, data, device, start, self.adaptation()))

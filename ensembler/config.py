@@ -114,6 +114,7 @@ class NumericsSettings(_Settings):
 
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
+    compile: bool = False
 
 
 class CombinerSettings(BaseModel):

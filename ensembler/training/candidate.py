@@ -81,10 +81,12 @@ class Numerics:
     Attributes:
         precision: "fp32" or "bf16" (autocast of the forward and backward pass).
         channels_last: memory format of images and weights.
+        compile: whether the training step runs through `torch.compile`.
     """
 
     precision: str = "fp32"
     channels_last: bool = True
+    compile: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -135,6 +135,7 @@ def fine_tune(
     adaptation.begin(model, recipe)
     memory = torch.channels_last if job.numerics.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=memory)  # type: ignore[call-overload]
+    forward = torch.compile(model) if job.numerics.compile else model  # shares the model's own weights
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=job.numerics.precision == "bf16")
 
     # Optimiser, loss, averages.
@@ -175,7 +176,7 @@ def fine_tune(
                     soft = F.one_hot(targets, n_classes).float()
                     images, targets = mix(images, soft, recipe.mixup, recipe.cutmix, generator)
                 with autocast:
-                    logits = model(images.contiguous(memory_format=memory))
+                    logits = forward(images.contiguous(memory_format=memory))
                 loss = loss_of(logits.float(), targets)
                 if device.type == "cpu":
                     _check_finite(loss, job, epoch, step + 1)

@@ -203,7 +203,7 @@ class Sweep:
     def _job(self, candidate: Candidate, fold: int, numerics: Numerics | None = None) -> CellJob:
         if numerics is None:
             known = self._numerics().get(candidate.backbone, {})
-            numerics = Numerics(**{k: known[k] for k in ("precision", "channels_last") if k in known})
+            numerics = Numerics(**{k: known[k] for k in Numerics.__dataclass_fields__ if k in known})
         threads = threads_for(self.resources) if hasattr(self, "resources") else 1
         return CellJob(candidate, fold, self.config.seed, numerics, threads)
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import BackboneError, WeightsError, did_you_mean
+from .licences import forbids_commercial_use
 from .recipe import Recipe
 
 _PROBLEMS = (RuntimeError, KeyError, ValueError, TypeError, AssertionError, SafetensorError, OSError)
@@ -49,6 +50,20 @@ def check_backbone(name: str) -> None:
 def list_backbones(pattern: str = "*") -> list[str]:
     """Names of timm's architectures that match a shell pattern."""
     return cast(list[str], timm_module().list_models(pattern))
+
+
+def lineage(name: str) -> tuple[str, str]:
+    """The file of timm that defines an architecture, such as "convnext", and the tag of its weights, or "".
+
+    Raises:
+        BackboneError: the name is unknown to timm.
+    """
+    check_backbone(name)
+    timm = timm_module()
+    architecture, _, tag = name.partition(".")
+    if not tag:
+        tag = getattr(timm.get_pretrained_cfg(name), "tag", None) or ""
+    return str(timm.models.model_entrypoint(architecture).__module__).rsplit(".", 1)[-1], tag
 
 
 def normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -123,6 +138,8 @@ def create(
             model = _with_drop_path(name, options, drop_path)
         if weights is not None:
             _refuse_gaps(model, loads)
+            # timm keeps a head that happens to have as many outputs; those of other classes mean nothing here.
+            cast(Any, model).reset_classifier(n_classes)
         return _with_hidden_layers(model, n_classes, hidden, dropout) if hidden else model
     except _PROBLEMS as error:
         reason = " ".join(str(error).split())
@@ -208,7 +225,7 @@ def _head_size(weights: Path, cfg: Any) -> int:
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What a backbone costs, and where it comes from.
+    """What every run has to know of a backbone; what it costs is in `costs.py`, where it is asked for.
 
     Attributes:
         params: number of parameters without the head.
@@ -219,6 +236,11 @@ class BackboneInfo:
     params: int
     transformer: bool
     licence: str
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the licence of the published weights forbids commercial use."""
+        return forbids_commercial_use(self.licence)
 
 
 def describe(name: str) -> BackboneInfo:

@@ -113,6 +113,21 @@ def test_full_starts_from_a_random_head_that_the_seed_decides(pretrained: Any, j
     assert not np.array_equal(start["fc.weight"], train_cell(other, data).weights["fc.weight"])
 
 
+@pytest.mark.parametrize("n_classes", [3, 7])
+def test_a_head_in_the_weights_file_is_never_taken_over(pretrained: Any, n_classes: int) -> None:
+    """The fixture's file has seven outputs: as many as we want by chance is no reason to keep them."""
+    data, label = pretrained
+    file = data.weights_files[label]
+    torch.manual_seed(1)
+    model = create("test_resnet", n_classes, file)
+    assert backbone.head(model).weight.shape == (n_classes, 96)
+    assert not np.array_equal(
+        backbone.to_arrays(model.state_dict())["fc.weight"], load_file(file)["fc.weight"]
+    )
+    body = load_file(file)["layer1.0.conv1.weight"]
+    assert np.array_equal(backbone.to_arrays(model.state_dict())["layer1.0.conv1.weight"], body)
+
+
 @pytest.mark.parametrize("strategy", ["probe", "lp-ft"])
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
 def test_frozen_features_of_every_family_at_the_images_own_size(

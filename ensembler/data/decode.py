@@ -92,6 +92,21 @@ def load_pixels(
     return resize(_read_rgb(source, name), size)
 
 
+def header_size(source: Path | bytes, *, name: str | None = None) -> tuple[int, int]:
+    """Width and height in pixels as the file's header has them, before any EXIF rotation; decodes nothing.
+
+    Raises:
+        UnreadableImageError: see `decode`; damage behind the header is not seen.
+    """
+    shown = name or (str(source) if isinstance(source, Path) else "image")
+    try:
+        with _QUIET, _open(source) as image:
+            return image.size
+    # No narrower class, as in `_read_rgb`.
+    except Exception as error:
+        raise UnreadableImageError(f"{shown}: {_cause(error)}") from error
+
+
 # ---------------------------------------------------------------------- reading
 
 

@@ -72,14 +72,14 @@ def _from_hub(backbone: str) -> Path:
         raise WeightsError(
             f"backbone {backbone!r}: timm publishes no weights for it; give `weights: random` or a file"
         )
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     repository = repository if repository != "timm/" else f"timm/{cfg.architecture}.{cfg.tag}"
     cached = try_to_load_from_cache(repository, "model.safetensors")
     if isinstance(cached, str):
         return Path(cached)
     way_out = "give `weights: FILE`, `weights: random`, or `weights: pretrained-or-random`"
-    problem = hub_problem(constants.ENDPOINT)
+    problem = hub_out_of_reach()
     if problem:
         raise WeightsError(f"backbone {backbone!r}: the hub is out of reach ({problem}); {way_out}")
     try:
@@ -89,6 +89,25 @@ def _from_hub(backbone: str) -> Path:
         raise WeightsError(
             f"backbone {backbone!r}: the hub refused {repository!r} ({reason}); {way_out}"
         ) from error
+
+
+#: What each hub was found to be in this process: a dead network costs its timeout once, not once a backbone.
+_ANSWERS: dict[tuple[str | None, ...], str | None] = {}
+
+
+def hub_out_of_reach() -> str | None:
+    """`hub_problem` of this machine's hub, asked once a process as long as its address and proxies stay the same."""
+    from huggingface_hub import constants
+
+    proxies = getproxies()
+    key = (
+        constants.ENDPOINT,
+        os.environ.get("HF_HUB_OFFLINE"),
+        *(f"{k} {proxies[k]}" for k in sorted(proxies)),
+    )
+    if key not in _ANSWERS:
+        _ANSWERS[key] = hub_problem(constants.ENDPOINT)
+    return _ANSWERS[key]
 
 
 def hub_problem(endpoint: str) -> str | None:

@@ -1,0 +1,76 @@
+"""What a backbone costs to run and to train, found without allocating a weight or reading a pixel.
+
+Models are built on torch's meta device, where a tensor has a shape and no memory. Each answer takes some tenths of
+a second, so these are asked where the numbers are shown, never at the start of a run.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from .backbone import count_parameters, create
+
+#: Bytes a parameter takes in training: float32 weight, gradient, and the two moments of AdamW.
+BYTES_PER_PARAMETER = 16
+
+#: Images of the traced batch: with one, batch normalisation after a feature map of one pixel has nothing to normalise.
+_TRACED = 2
+
+
+def flops(name: str, image_size: int) -> int:
+    """Floating-point operations of one forward pass of one image; a multiply-add counts as two.
+
+    Matrix products, convolutions and attention are counted, as `torch.utils.flop_counter` does; additions, norms and
+    activations, a few percent, are not.
+
+    Args:
+        name: timm's name.
+        image_size: side in pixels.
+
+    Raises:
+        BackboneError: see `create`.
+    """
+    with torch.device("meta"):
+        # Without gradients, or the counter's hooks ask for those of inputs that have none.
+        model = create(name, 0, image_size=image_size).eval().requires_grad_(False)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, 3, image_size, image_size))
+    return int(counter.get_total_flops())
+
+
+def training_bytes(name: str, image_size: int, batch_size: int) -> int:
+    """Memory that a training step in float32 needs at least, in bytes: an estimate from below.
+
+    Parameters at `BYTES_PER_PARAMETER`, plus every distinct tensor that autograd keeps from the forward pass for the
+    backward pass, for each image of the batch. Left out: the workspace of convolutions, the allocator's slack, the
+    gradients of activations, and what the driver itself holds; leave a third of a device's memory free for them.
+
+    Raises:
+        BackboneError: see `create`.
+    """
+    with torch.device("meta"):
+        model = create(name, 0, image_size=image_size).train()
+    return BYTES_PER_PARAMETER * count_parameters(model) + batch_size * _saved_bytes(model, image_size)
+
+
+def _saved_bytes(model: nn.Module, image_size: int) -> int:
+    """Bytes that autograd keeps of one image; tensors that share a storage count once."""
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    # The storages themselves are kept, so that no address is given out twice.
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            saved[storage._cdata] = storage
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        # The answer is held until the sum is made: with it autograd would let go of what it saved.
+        answer = model(torch.empty(_TRACED, 3, image_size, image_size, device="meta"))
+        total = sum(storage.nbytes() for storage in saved.values())
+    del answer
+    return total // _TRACED

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from .config_text import MAX_CONFIG_BYTES, Lines, read_yaml, where_is
 from .errors import ConfigError, did_you_mean
 from .training.recipe import RECIPE_CHOICES, RECIPE_LIMITS, Recipe
-from .training.recipes import read_space
+from .training.space import STRATEGY, read_distribution
 
 #: Sources, splits and weights that are words, whatever files lie beside the config.
 WORDS = ("digits", "official", "random", "pretrained", "pretrained-or-random")
@@ -88,18 +88,27 @@ class SearchSettings(_Settings):
     Attributes:
         trials: how many candidates are tried, the default recipe of every backbone first.
         epochs: of each trial and of the candidates that come out of it.
-        algorithm: `random` and `grid` are decided by the seed; `optuna` learns from what has finished.
-        scheduler: `asha` stops the weak early, by order of arrival; `none` lets every trial end.
+        algorithm: `random` and `grid` are decided by the seed; `optuna` (tree-structured Parzen estimators) and
+            `gp` (a Gaussian process) learn from what has finished.
+        scheduler: `asha` and `median` stop the weak early, by order of arrival; `halving` in step, so that the
+            whole search is decided by its seed; `none` lets every trial end.
         seed: of the sampling.
-        space: overrides of the search space: `{lr: {low: 1e-4, high: 1e-2, log: true}, augment: [0, 1]}`.
+        space: overrides of the search space: `{lr: {low: 1e-4, high: 1e-2, log: true}, augment: [0, 1]}`, each
+            with an optional `when: {policy: [rand]}`.
     """
 
     trials: Annotated[int, Field(ge=1, le=100_000)] = 12
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 8
-    algorithm: Literal["optuna", "random", "grid"] = "optuna"
-    scheduler: Literal["asha", "none"] = "asha"
+    algorithm: Literal["optuna", "gp", "random", "grid"] = "optuna"
+    scheduler: Literal["asha", "median", "halving", "none"] = "asha"
     seed: Annotated[int, Field(ge=0)] = 0
     space: dict[str, Any] = {}
+
+
+class ScreenSettings(_Settings):
+    """Screening that keeps the few most promising backbones, diverse families first, and drops the others."""
+
+    keep: Annotated[int, Field(ge=1)]
 
 
 class ResourceSettings(_Settings):
@@ -145,10 +154,12 @@ class Config(_Settings):
     folds: FoldSettings = FoldSettings()
     metric: str = "log_loss"
     backbones: Annotated[list[Annotated[BackboneSettings, Named]], Field(min_length=1)]
+    accept_licenses: list[str] = []
     strategies: Annotated[list[str], Field(min_length=1)] = ["lp-ft"]
     recipe: dict[str, Any] = {}
-    screen: bool = True
+    screen: bool | ScreenSettings = True
     search: SearchSettings | None = SearchSettings()
+    refine: str | None = None
     keep: Annotated[int, Field(ge=1)] = 6
     ensembles: list[Annotated[CombinerSettings, Named]] = [
         CombinerSettings(name=name) for name in ("mean", "greedy", "bagging", "boosting", "stacking")
@@ -243,6 +254,8 @@ class Config(_Settings):
         for key, value in (self.search.space if self.search else {}).items():
             known(("search", "space", key), "hyperparameter", key, fields)
             _check_space(("search", "space", key), key, value, fail)
+        if self.refine is not None and self.search is None:
+            fail(("refine",), "there is no search to refine; give `search`, or leave `refine` out")
         names = [(b.name, b.weights) for b in self.backbones]
         for i, pair in enumerate(names):
             if pair in names[:i]:
@@ -258,6 +271,8 @@ class Config(_Settings):
         for key in ("source", "test"):
             if isinstance(values["data"][key], str):
                 values["data"][key] = _absolute(values["data"][key], self.base_dir)
+        if self.refine is not None:
+            values["refine"] = _absolute(self.refine, self.base_dir)
         return values
 
 
@@ -290,8 +305,9 @@ def _check_hyperparameter(loc: tuple[Any, ...], key: str, value: Any, fail: Any)
 
 def _check_space(loc: tuple[Any, ...], key: str, value: Any, fail: Any) -> None:
     """An override of the search space: every value that it can yield must be one that the recipe may hold."""
-    if isinstance(value, list):
-        for one in value:
+    values = value.get("values") if isinstance(value, Mapping) else value
+    if isinstance(values, list):
+        for one in values:
             _check_hyperparameter(loc, key, one, fail)
     elif isinstance(value, Mapping):
         if isinstance(getattr(Recipe(), key), bool):
@@ -302,9 +318,22 @@ def _check_space(loc: tuple[Any, ...], key: str, value: Any, fail: Any) -> None:
             if end in value:
                 _check_hyperparameter((*loc, end), key, value[end], fail)
     try:
-        read_space({key: value}, {}, Recipe())
+        distribution = read_distribution(key, value)
     except ConfigError as error:
         fail(loc, str(error).split(": ", 1)[1])
+    for other, expected in distribution.when.items():
+        for one in expected:
+            if other == STRATEGY:
+                _check_strategy((*loc, "when"), one, fail)
+            else:
+                _check_hyperparameter((*loc, "when"), other, one, fail)
+
+
+def _check_strategy(loc: tuple[Any, ...], name: Any, fail: Any) -> None:
+    from .training.strategies import STRATEGIES
+
+    if name not in STRATEGIES:
+        fail(loc, f"unknown strategy {name!r}; {did_you_mean(str(name), STRATEGIES)}")
 
 
 # ---------------------------------------------------------------------- what pydantic found, in our words
@@ -343,7 +372,7 @@ def _plain(loc: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _is_type_tag(part: Any) -> bool:
-    return isinstance(part, str) and (part in ("str", "float", "int") or part.endswith("Settings"))
+    return isinstance(part, str) and (part in ("str", "float", "int", "bool") or part.endswith("Settings"))
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
@@ -352,6 +381,7 @@ def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
         "data": DataSettings,
         "folds": FoldSettings,
         "search": SearchSettings,
+        "screen": ScreenSettings,
         "resources": ResourceSettings,
         "numerics": NumericsSettings,
         "backbones": BackboneSettings,

@@ -45,7 +45,7 @@ BAD = {
     "negative share": ("resources: {gpus: -1}\n", ":4 resources.gpus: -1: input should be greater"),
     "algorithm": (
         "search: {algorithm: bayes}\n",
-        ":4 search.algorithm: 'bayes': input should be 'optuna', 'random' or 'grid'",
+        ":4 search.algorithm: 'bayes': input should be 'optuna', 'gp', 'random' or 'grid'",
     ),
     "duration": ("budget: 3x\n", ":4 budget: '3x': expected a duration such as 90s, 30m or 2h"),
     "duration below zero": ("budget: -3\n", ":4 budget: -3: input should be greater than 0"),

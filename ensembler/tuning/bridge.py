@@ -1,4 +1,4 @@
-"""Between our plans and Ray Tune's interfaces: a searcher that asks a chain, ASHA for one stage only."""
+"""Between our plans and Ray Tune's interfaces: a searcher that asks a chain, and tells it what came of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from ray.tune import Callback
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from ..errors import StoreError
@@ -202,58 +201,3 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
-
-
-def plan_scheduler(searcher: PlanSearcher, metric: Metric, asha_epochs: int | None) -> TrialScheduler:
-    """ASHA over the trials of the stage "search", and the end of those that keep workers alive.
-
-    Args:
-        searcher: knows when a worker may leave.
-        metric: direction of the scores.
-        asha_epochs: epochs of a trial of the search; None stops none of them early.
-    """
-    base: Any = ASHAScheduler if asha_epochs else FIFOScheduler
-
-    class PlanScheduler(base):  # type: ignore[misc]
-        def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-            if _in_search(trial):
-                super().on_trial_add(tune_controller, trial)
-
-        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            if trial.config["kind"] == IDLE:
-                return str(
-                    TrialScheduler.STOP if searcher.may_leave(trial.trial_id) else TrialScheduler.CONTINUE
-                )
-            decision = str(TrialScheduler.CONTINUE)
-            if asha_epochs and _in_search(trial) and result.get("reported"):
-                decision = str(super().on_trial_result(tune_controller, trial, result))
-            # A trial at its last epoch is to predict its holdout, not to be stopped at a rung there.
-            stays = not trial.config["stoppable"] or result["epoch"] >= _epochs(trial)
-            return str(TrialScheduler.CONTINUE) if stays else decision
-
-        def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-            if _in_search(trial) and result.get("reported"):
-                super().on_trial_complete(tune_controller, trial, result)
-
-        def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-            if _in_search(trial):
-                super().on_trial_remove(tune_controller, trial)
-
-    if not asha_epochs:
-        return PlanScheduler()
-    return PlanScheduler(
-        time_attr="epoch",
-        metric="score",
-        mode="max" if metric.greater_is_better else "min",
-        max_t=asha_epochs + 1,
-        grace_period=max(1, asha_epochs // 4),
-        reduction_factor=2,
-    )
-
-
-def _epochs(trial: Any) -> int:
-    return int(trial.config["job"]["candidate"]["recipe"]["epochs"])
-
-
-def _in_search(trial: Any) -> bool:
-    return bool(trial.config.get("stage") == "search")

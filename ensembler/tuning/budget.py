@@ -1,19 +1,59 @@
-"""A time budget: what each stage may take, and what has to be made smaller to fit."""
+"""A time budget: what each part of a run may take, from what has been measured so far, and what has to shrink to fit.
+
+Everything here is arithmetic on measured seconds: no clock but `time.monotonic`, no Ray, no store.
+"""
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-#: Shares of a budget: the search ends at the first, cross-validation at the second; the rest combines and scores.
-SEARCH_SHARE, SWEEP_SHARE = 0.35, 0.92
+from ..training.candidate import Candidate
+
+#: Share of the time for training that the search may take where cross-validation could use all the rest.
+SEARCH_SHARE = 0.38
 
 #: Time of a Cell over that of its gradients alone: monitor rows, holdout, the head, the start of a worker.
 OVERHEAD = 1.3
 
 #: Fewest epochs that fine-tuning is worth starting for.
 MIN_EPOCHS = 2
+
+#: With a budget the search goes on to so many times the trials that were asked for, cross-validation to so many
+#: times the candidates, while there is time.
+MORE_TRIALS, MORE_KEPT = 10, 2
+
+#: What is left over is given to a candidate of fewer epochs, if it has at least this share of them.
+SHORT_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How long a run goes on after its last Cell: combining, comparing, testing; measured on two slow cores.
+
+    Attributes:
+        rows, classes, folds: of the out-of-fold predictions.
+        boosting: whether trees are among the combiners, which take longest by far.
+        test_rows: that every fold model of every candidate predicts.
+        images_per_s: of training a typical backbone; predicting is three times as fast.
+    """
+
+    rows: int
+    classes: int
+    folds: int
+    boosting: bool
+    test_rows: int = 0
+    images_per_s: float = 500.0
+
+    def seconds(self, n: int) -> float:
+        """For `n` candidates."""
+        per_value = 3e-6 + 4e-5 * self.boosting
+        combine = per_value * self.rows * n * self.classes * (self.folds + 1) / 6
+        deploy = n * (1.0 + self.test_rows * self.folds / (3 * self.images_per_s))
+        return 5.0 + combine + deploy  # the constant: Ray's end, the bootstrap, the report
 
 
 @dataclass(frozen=True)
@@ -23,25 +63,94 @@ class Budget:
     Attributes:
         seconds: of it all.
         began: `time.monotonic()` when the run began.
+        finish: what comes after the last Cell.
     """
 
     seconds: float
     began: float
+    finish: Finish
 
-    @property
-    def search_deadline(self) -> float:
-        """`time.monotonic()` after which the search starts no trial."""
-        return self.began + SEARCH_SHARE * self.seconds
+    def training_ends(self, n: int) -> float:
+        """`time.monotonic()` when the last Cell has to be done, if `n` candidates come out."""
+        return self.began + max(0.0, self.seconds - self.finish.seconds(n))
 
-    @property
-    def crossval_s(self) -> float:
-        """Seconds meant for cross-validation when the search has used its share."""
-        return (SWEEP_SHARE - SEARCH_SHARE) * self.seconds
+    def left_s(self, n: int) -> float:
+        """Seconds left for Cells, now."""
+        return self.training_ends(n) - time.monotonic()
 
-    @property
-    def left_s(self) -> float:
-        """Seconds left for cross-validation, now."""
-        return self.began + SWEEP_SHARE * self.seconds - time.monotonic()
+    def search_ends(self, n: int, crossval_s: float) -> float:
+        """`time.monotonic()` when the search has to be over.
+
+        It gets its share, and whatever `n` candidates, whose cross-validation takes `crossval_s`, do not need.
+        """
+        ends = self.training_ends(n)
+        return max(self.began + SEARCH_SHARE * (ends - self.began), ends - crossval_s)
+
+
+@dataclass
+class Pace:
+    """How long a Cell of a candidate takes: guessed from the measured speed first, then learned from Cells.
+
+    Attributes:
+        guess_s: seconds of an epoch by backbone, before anything of it was trained.
+    """
+
+    guess_s: dict[str, float] = field(default_factory=dict)
+    _whole: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _epochs: dict[tuple[str, ...], list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def learn(self, candidate: Candidate, seconds: float, epochs: int, finished: bool) -> None:
+        """Takes a Cell or a trial that has ended.
+
+        Args:
+            candidate: that was trained.
+            seconds: it took.
+            epochs: it had; fewer than its recipe's when it was stopped, by itself or by others.
+            finished: whether it was a whole Cell.
+        """
+        if finished:
+            self._whole[candidate.id].append(seconds)
+        if epochs:
+            for key in _kinds(candidate):
+                self._epochs[key].append(seconds / epochs)
+
+    def cell_s(self, candidate: Candidate) -> float:
+        """Expected seconds: of the same candidate, else of its kind and epochs, else as guessed."""
+        if candidate.id in self._whole:
+            return _mean(self._whole[candidate.id])
+        epochs = candidate.recipe.epochs
+        for key in _kinds(candidate):
+            if key in self._epochs:
+                return _mean(self._epochs[key]) * epochs
+        return self.guess_s.get(candidate.backbone, 0.0) * epochs
+
+
+def _kinds(candidate: Candidate) -> list[tuple[str, ...]]:
+    """From the same arm to the same backbone."""
+    return [(candidate.backbone, candidate.weights, candidate.strategy), (candidate.backbone,)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def makespan(running: Iterable[float], cells: Iterable[float], slots: int) -> float:
+    """Seconds until all is done, when free slots take the cells in order.
+
+    Args:
+        running: seconds that each busy slot still needs.
+        cells: seconds of each Cell that waits.
+        slots: that train at a time.
+
+    >>> makespan([10.0], [4.0, 4.0, 4.0], slots=2)
+    12.0
+    """
+    free_at = [max(0.0, s) for s in running]
+    free_at += [0.0] * (slots - len(free_at))
+    heapq.heapify(free_at)
+    for seconds in cells:
+        heapq.heapreplace(free_at, free_at[0] + seconds)
+    return max(free_at)
 
 
 def fit_epochs(seconds_per_epoch: Sequence[float], epochs: int, seconds: float) -> list[int]:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,11 @@ from typing import Any, Protocol
 
 from ..errors import StoreError, TrainingError
 from ..metrics import Metric
-from ..training.candidate import TrainingData
+from ..training.candidate import CellJob, CellResult, Epoch, TrainingData
 from .plan import Chain, Outcome, Trial
+
+#: Trains a Cell, pausing after each epoch: `training.loop.fit_cell`.
+Train = Callable[[CellJob, TrainingData], Generator[Epoch, None, CellResult]]
 
 # No usage statistics, no console output of Tune's own, no snapshot of its state more often than needed: our store
 # decides what is done. Tune reads these when it is imported.
@@ -128,7 +131,9 @@ def execute(
     observer: Observer,
     metric: Metric,
     slots: int,
-    asha_epochs: int | None = None,
+    scheduler: str = "none",
+    epochs: int = 1,
+    train: Train | None = None,
 ) -> None:
     """Runs every trial of a chain; returns when the chain has finished.
 
@@ -140,14 +145,17 @@ def execute(
         observer: told of everything that happens.
         metric: direction of the scores.
         slots: trials that fit on the cluster at a time.
-        asha_epochs: epochs of a trial of the stage "search", which ASHA then stops early; None stops none.
+        scheduler: stops trials of the stage "search" early; see `plan_scheduler`.
+        epochs: most epochs of such a trial.
+        train: trains a Cell; `fit_cell` unless a benchmark measures what is around it.
 
     Raises:
         StoreError: a worker could not write a Cell.
     """
     from ray import tune
 
-    from .bridge import PlanSearcher, TrialWatch, plan_scheduler
+    from .bridge import PlanSearcher, TrialWatch
+    from .scheduler import plan_scheduler
     from .trainable import CellTrainable
 
     # As many trials wait as can run: with one, the worker that has just become free takes it each time, and the
@@ -155,16 +163,16 @@ def execute(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     watch = TrialWatch()
     searcher = PlanSearcher(chain, observer, metric, watch, slots)
-    scheduler = plan_scheduler(searcher, metric, asha_epochs)
+    stopping = plan_scheduler(searcher, metric, scheduler, epochs)
     # Tune keeps snapshots of its own, which nobody reads: they live and die with this call.
     scratch = Path(tempfile.mkdtemp(prefix="ensembler-tune-"))
     try:
         with _quiet():
-            trainable = tune.with_parameters(CellTrainable, data=data, sink=sink)
+            trainable = tune.with_parameters(CellTrainable, data=data, sink=sink, train=train)
             tuner = tune.Tuner(
                 tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
                 tune_config=tune.TuneConfig(
-                    search_alg=searcher, scheduler=scheduler, num_samples=-1, reuse_actors=True
+                    search_alg=searcher, scheduler=stopping, num_samples=-1, reuse_actors=True
                 ),
                 run_config=tune.RunConfig(
                     storage_path=str(scratch),

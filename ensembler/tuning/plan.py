@@ -17,6 +17,9 @@ from ..training.candidate import CellJob
 Kind = Literal["measure", "cell"]
 Status = Literal["finished", "stopped", "failed"]
 
+#: `time.monotonic()` after which no trial starts, or what computes it from what has been learned; None is never.
+Deadline = float | Callable[[], float] | None
+
 #: Kind and stage of a trial that only keeps a worker alive between two stages.
 IDLE = "idle"
 
@@ -31,6 +34,7 @@ class Trial:
         job: what to do it with.
         number: its number in the stage.
         stoppable: whether a scheduler may stop it early.
+        until: epoch after which it is stopped whatever it scores; None lets it end.
     """
 
     stage: str
@@ -38,6 +42,7 @@ class Trial:
     job: CellJob
     number: int
     stoppable: bool = True
+    until: int | None = None
 
     def to_config(self) -> dict[str, Any]:
         """The config of Ray's trial."""
@@ -47,6 +52,7 @@ class Trial:
             "number": self.number,
             "job": self.job.to_dict(),
             "stoppable": self.stoppable,
+            "until": self.until,
         }
 
     @classmethod
@@ -58,6 +64,7 @@ class Trial:
             CellJob.from_dict(config["job"]),
             config["number"],
             config["stoppable"],
+            config["until"],
         )
 
 
@@ -89,7 +96,7 @@ class Stage:
         name: shown to people.
         trials: in the order in which they start.
         on_end: called with each trial and its outcome, in the driver.
-        deadline: `time.monotonic()` after which no trial starts, once `at_least` have.
+        deadline: after which no trial starts, once `at_least` have.
         at_least: trials that start whatever the time.
     """
 
@@ -98,7 +105,7 @@ class Stage:
         name: str,
         trials: Iterable[Trial],
         on_end: Callable[[Trial, Outcome], None] = lambda _trial, _outcome: None,
-        deadline: float | None = None,
+        deadline: Deadline = None,
         at_least: int = 0,
     ) -> None:
         self.name = name
@@ -111,10 +118,13 @@ class Stage:
 
     def ask(self) -> Trial | None:
         """The next trial; None when there is none left, or no time for it."""
-        late = self._deadline is not None and time.monotonic() > self._deadline
-        trial = None if late and self._started >= self._at_least else self._next()
+        trial = None if self._started >= self._at_least and self._late() else self._next()
         self._started += trial is not None
         return trial
+
+    def _late(self) -> bool:
+        deadline = self._deadline() if callable(self._deadline) else self._deadline
+        return deadline is not None and time.monotonic() > deadline
 
     def _next(self) -> Trial | None:
         return self._queue.popleft() if self._queue else None

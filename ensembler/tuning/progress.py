@@ -44,6 +44,8 @@ class Tally:
             self._began = time.monotonic()
         self._running[trial] = 0.0
         self._share[trial] = 0.0
+        # A budget with time left goes on beyond what was asked for.
+        self.total = max(self.total, self.done + len(self._running))
         return fresh
 
     def epoch(self, trial: Trial, report: Mapping[str, Any]) -> None:
@@ -160,7 +162,8 @@ class TerminalProgress:
 
     def _draw(self) -> None:
         if self._task is not None:
-            self._bars.update(self._task, completed=self._tally.done, status=self._tally.status())
+            done, total = self._tally.done, max(1, self._tally.total)
+            self._bars.update(self._task, completed=done, total=total, status=self._tally.status())
 
 
 class Observers:

@@ -7,51 +7,34 @@ backbone, trains only what is missing.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from ..config import Config
 from ..errors import TrainingError
 from ..metrics import Metric, get_metric
-from ..training.candidate import Candidate, CellJob, CellResult, Numerics, TrainingData, digest
+from ..training.candidate import FROZEN_BODY, Candidate, CellJob, Numerics, TrainingData, digest
 from ..training.recipe import Recipe
-from .arms import ReadyBackbone, make_arms
-from .budget import OVERHEAD, Budget, fit_epochs
+from ..training.space import Choice
+from .arms import Arm, ReadyBackbone, make_arms
+from .budget import MORE_KEPT, MORE_TRIALS, OVERHEAD, SEARCH_SHARE, Budget, Finish, Pace, fit_epochs, makespan
+from .crossval import BudgetStage, Decisions
 from .execute import Observer, execute, ray_session, share_resources, slots_for, threads_for
-from .plan import Chain, Outcome, Stage, Trial
+from .halving import GENERATION, HalvingStage, listed_generations, sampled_generations
+from .ledger import Ledger, SweepStore
+from .plan import Chain, Deadline, Outcome, Stage, Trial
+from .sampler import OptunaSampler
 from .search import OptunaStage, grid_candidates, random_candidates
+from .select import rank
+
+#: Algorithms whose candidates the seed alone decides.
+LISTED = ("random", "grid")
 
 #: The fold on which recipes are searched.
 SEARCH_FOLD = 0
-
-
-class SweepStore(Protocol):
-    """What a sweep needs of the run's store."""
-
-    def has_cell(self, job: CellJob, fingerprint: str) -> bool:
-        """Whether this very Cell is finished."""
-
-    def commit_cell(self, result: CellResult, fingerprint: str) -> bool:
-        """Stores a finished Cell."""
-
-    def cell(self, candidate_id: str, fold: int) -> Any:
-        """A finished Cell."""
-
-    def trials(self) -> list[dict[str, Any]]:
-        """Finished trials of the search."""
-
-    def write_trial(self, number: int, record: Mapping[str, Any]) -> None:
-        """Stores a finished trial of the search."""
-
-    def manifest(self) -> dict[str, Any]:
-        """The run's manifest."""
-
-    def update_manifest(self, **changes: Any) -> dict[str, Any]:
-        """Replaces entries of the manifest."""
 
 
 @dataclass
@@ -100,10 +83,11 @@ class Sweep:
         self.store = store
         self.observer = observer
         self.metric: Metric = get_metric(data.metric)
-        self.arms = self._full_arms = make_arms(config, backbones)
+        self.arms = self._full_arms = make_arms(config, backbones, len(data.folds[0][0]))
         self.result = SweepResult()
+        self._ledger = Ledger(store, data.fingerprint)
         began = time.monotonic() if began is None else began
-        self._budget = Budget(config.budget, began) if config.budget else None
+        self._budget = Budget(config.budget, began, self._finish()) if config.budget else None
         self._slots = 1
         self._failed: dict[str, dict[str, Any]] = {}
 
@@ -120,8 +104,7 @@ class Sweep:
                 wanted = (self.config.resources.cpus, self.config.resources.gpus)
                 self.resources = share_resources(cpus, found_gpus, wanted)
                 self._slots = slots_for(self.resources, cpus, found_gpus)
-                search = self.config.search
-                asha = search.epochs if search and search.scheduler == "asha" else None
+                scheduler = self.config.search.scheduler if self.config.search else "none"
                 execute(
                     chain,
                     self.data,
@@ -130,10 +113,9 @@ class Sweep:
                     self.observer,
                     self.metric,
                     self._slots,
-                    asha,
+                    scheduler,
+                    self._most_epochs,
                 )
-        else:
-            self._pick()
         self._collect()
         return self.result
 
@@ -164,39 +146,99 @@ class Sweep:
         return Stage("measure", trials, note) if trials else None
 
     def _screen(self) -> Stage | None:
+        if self._budget is not None:  # the speeds are known now
+            self._budget = dataclasses.replace(self._budget, finish=self._finish())
         self._fit_epochs()
         jobs = [self._job(c, f) for f in range(len(self.data.folds)) for c in self._probes()]
         return self._cells("screen", jobs)
 
     def _search(self) -> Stage | None:
         search = self.config.search
-        if search is None or not self.arms:
+        if search is None or not self.arms or self._searched:
             return None
-        defaults = [arm.default for arm in self.arms]
-        if search.algorithm == "optuna":
-            self._adopt_cells(defaults)
-            known = [
-                (candidate, None if trial["status"] == "failed" else trial["score"])
-                for candidate, trial in self._noted()
-                if self._belongs(candidate)
-            ]
-            return OptunaStage(
-                "search", self.arms, search.trials, search.seed, self.metric,
-                make=self._search_trial, known=known, on_end=self._note_trial, deadline=self._deadline,
-                first=self._free_number(),
-            )  # fmt: skip
-        wanted = self._listed
-        self._adopt_cells(wanted)
-        done = {candidate.id for candidate, trial in self._noted() if trial["status"] != "failed"}
-        missing = [c for c in wanted if c.id not in done]
-        trials = [self._search_trial(n, c) for n, c in self._numbered(missing)]
-        at_least = sum(c in defaults for c in missing)
+        listed = search.algorithm in LISTED
+        wanted = self._listed if listed else [arm.default for arm in self.arms]
+        self._ledger.adopt([self._job(c, SEARCH_FOLD) for c in wanted])
+        stage = (
+            self._halving()
+            if search.scheduler == "halving"
+            else self._list_stage()
+            if listed
+            else self._optuna_stage()
+        )
+        if self._budget is not None:  # which goes on for as long as there is time
+            stage.total = min(stage.total, search.trials)
+        return stage
+
+    def _list_stage(self) -> Stage:
+        done = {candidate.id for candidate, trial in self._ledger.noted() if trial["status"] != "failed"}
+        missing = [c for c in self._listed if c.id not in done]
+        trials = [self._search_trial(n, c) for n, c in self._ledger.numbered(missing)]
+        at_least = sum(c.id in self._default_ids for c in missing)
         return Stage("search", trials, self._note_trial, self._deadline, at_least)
 
+    def _optuna_stage(self) -> Stage:
+        known = [
+            (candidate, None if trial["status"] == "failed" else trial["score"])
+            for candidate, trial in self._ledger.noted()
+            if self._belongs(candidate)
+        ]
+        return OptunaStage(
+            "search", self.arms, self._n_trials, self._sampler(len(known)), make=self._search_trial, known=known,
+            on_end=self._note_trial, deadline=self._deadline, first=self._ledger.free_number(),
+        )  # fmt: skip
+
+    def _halving(self) -> Stage:
+        search = self.config.search
+        assert search is not None
+        scores: dict[str, float | None] = {}
+        if search.algorithm in LISTED:
+            size = GENERATION if self._budget else len(self._listed)
+            generations = listed_generations(self._listed, size)
+        else:
+            # What was known is asked for and told again in the same order, so the seed is that of a new run.
+            generations = sampled_generations(self.arms, self._n_trials, self._sampler(), scores)
+        known = {c.id: t for c, t in self._ledger.noted() if t["status"] != "failed" and self._belongs(c)}
+        number = self._ledger.numbering()
+        return HalvingStage(
+            "search", generations, max(search.trials, len(self.arms)), self._most_epochs, self.metric,
+            make=lambda candidate, until: self._search_trial(number(candidate), candidate, until),
+            always=self._default_ids, scores=scores, known=known, on_end=self._note_trial,
+            deadline=self._deadline, at_least=len(self._default_ids - known.keys()),
+        )  # fmt: skip
+
+    def _sampler(self, seed: int = 0) -> OptunaSampler:
+        search = self.config.search
+        assert search is not None
+        return OptunaSampler(self.arms, search.algorithm, search.seed + seed, self.metric)
+
     def _crossval(self) -> Stage | None:
-        self._pick()
-        jobs = [self._job(c, f) for c in self._kept for f in range(len(self.data.folds))]
-        return self._cells("crossval", jobs)
+        if self._budget is None or self.config.search is None:
+            self._kept = self._wanted()
+            return self._cells("crossval", [self._job(c, f) for c in self._kept for f in self._folds])
+        self.store.update_manifest(searched=self._asked)
+        ranking = rank(self._belonging(), self.metric)
+        decisions = self._decisions()
+        self._kept = decisions.kept  # which the stage adds to
+
+        def note() -> None:
+            self._failed |= {c.id: _failure(c, None, "crossval", reason) for c, reason in decisions.left_out}
+            self.store.update_manifest(
+                afforded={
+                    "asked": self._asked,
+                    "kept": [c.to_dict() for c in decisions.kept],
+                    "left_out": [[c.to_dict(), reason] for c, reason in decisions.left_out],
+                    "closed": decisions.closed,
+                }
+            )
+
+        note()
+        wanted = len(ranking.kept(self.config.keep))
+        stage = BudgetStage(
+            "crossval", ranking.turn, wanted, max(wanted, MORE_KEPT * self.config.keep), decisions, self._budget,
+            self._pace, self._slots, missing=self._missing, on_decision=note, on_end=self._note_cell,
+        )  # fmt: skip
+        return stage if stage.open else None
 
     # ------------------------------------------------------------------ pieces
 
@@ -211,31 +253,23 @@ class Sweep:
         return dict(self.store.manifest().get("numerics", {}))
 
     def _probes(self) -> list[Candidate]:
-        wanted = self.config.screen or "probe" in self.config.strategies
+        wanted = {*self.config.strategies, *(("probe",) if self.config.screen else ())}
         return [
-            Candidate(b.name, b.weights.label, "probe", Recipe())
+            Candidate(b.name, b.weights.label, strategy, Recipe())
+            for strategy in FROZEN_BODY
             for b in self.backbones
-            if wanted and b.weights.label != "random"
+            if strategy in wanted and b.weights.label != "random"
         ]
 
-    def _noted(self) -> list[tuple[Candidate, dict[str, Any]]]:
-        """The trials that the store knows, by number."""
-        return [(Candidate.from_dict(trial["candidate"]), trial) for trial in self.store.trials()]
-
-    def _free_number(self) -> int:
-        return 1 + max((trial["number"] for trial in self.store.trials()), default=-1)
-
-    def _numbered(self, candidates: Sequence[Candidate]) -> list[tuple[int, Candidate]]:
-        """Each with the number of its earlier, failed trial, or one that no trial has."""
-        known = {candidate.id: trial["number"] for candidate, trial in self._noted()}
-        fresh = itertools.count(self._free_number())
-        return [(known[c.id] if c.id in known else next(fresh), c) for c in candidates]
+    def _belonging(self) -> list[tuple[Candidate, dict[str, Any]]]:
+        """The trials of the config as it is now."""
+        return [(candidate, trial) for candidate, trial in self._ledger.noted() if self._belongs(candidate)]
 
     def _belongs(self, candidate: Candidate) -> bool:
         """Whether the config as it is now could have brought a candidate forth; a run may hold older ones."""
-        if self.config.search is not None and self.config.search.algorithm == "optuna":
+        if self.config.search is not None and self.config.search.algorithm not in LISTED:
             return any(arm.covers(candidate) for arm in self.arms)
-        return candidate in self._listed
+        return candidate.id in self._listed_ids
 
     @cached_property
     def _listed(self) -> list[Candidate]:
@@ -246,18 +280,47 @@ class Sweep:
         if not self.arms:
             return []
         if search.algorithm == "grid":
-            return grid_candidates(self.arms, search.trials)
-        return random_candidates(self.arms, search.trials, search.seed)
+            return grid_candidates(self.arms, self._n_trials)
+        return random_candidates(self.arms, self._n_trials, search.seed)
+
+    @cached_property
+    def _listed_ids(self) -> set[str]:
+        return {candidate.id for candidate in self._listed}
+
+    @cached_property
+    def _default_ids(self) -> set[str]:
+        return {arm.default.id for arm in self.arms}
+
+    @property
+    def _n_trials(self) -> int:
+        """Trials of the search at most: a budget is spent."""
+        assert self.config.search is not None
+        return self.config.search.trials * (MORE_TRIALS if self._budget else 1)
+
+    @property
+    def _most_epochs(self) -> int:
+        """Epochs of the longest trial of the search."""
+        drawn = [d for arm in self.arms for key, d in arm.space.items() if key == "epochs"]
+        most = [max(d.values) if isinstance(d, Choice) else round(d.high) for d in drawn]
+        return max([arm.recipe.epochs for arm in self.arms] + most, default=1)
+
+    @property
+    def _folds(self) -> range:
+        return range(len(self.data.folds))
+
+    def _missing(self, candidate: Candidate) -> list[CellJob]:
+        jobs = [self._job(candidate, fold) for fold in self._folds]
+        return [job for job in jobs if not self.store.has_cell(job, self.data.fingerprint)]
 
     def _cells(self, stage: str, jobs: Sequence[CellJob]) -> Stage | None:
         missing = [job for job in jobs if not self.store.has_cell(job, self.data.fingerprint)]
         trials = [Trial(stage, "cell", job, i) for i, job in enumerate(missing)]
         return Stage(stage, trials, self._note_cell) if trials else None
 
-    def _search_trial(self, number: int, candidate: Candidate) -> Trial:
+    def _search_trial(self, number: int, candidate: Candidate, until: int | None = None) -> Trial:
         # A backbone's default recipe runs to its end: every other is held against it, and often it is kept.
-        stoppable = all(candidate != arm.default for arm in self.arms)
-        return Trial("search", "cell", self._job(candidate, SEARCH_FOLD), number, stoppable)
+        stoppable = candidate.id not in self._default_ids
+        return Trial("search", "cell", self._job(candidate, SEARCH_FOLD), number, stoppable, until)
 
     def _note_cell(self, trial: Trial, outcome: Outcome) -> None:
         if outcome.status == "failed":
@@ -266,97 +329,89 @@ class Sweep:
 
     def _note_trial(self, trial: Trial, outcome: Outcome) -> None:
         self._note_cell(trial, outcome)
-        self.store.write_trial(
-            trial.number,
-            {
-                "candidate": trial.job.candidate.to_dict(),
-                "name": trial.job.candidate.name,
-                "status": outcome.status,
-                "score": outcome.score,
-                "epochs": len(outcome.history),
-                "seconds": round(outcome.seconds, 3),
-                "reason": outcome.reason,
-                "history": list(outcome.history),
-            },
-        )
+        self._ledger.note(trial.number, trial.job.candidate, outcome)
+        finished = outcome.status == "finished"
+        self._pace.learn(trial.job.candidate, outcome.seconds, len(outcome.history), finished)
 
-    def _adopt_cells(self, candidates: Sequence[Candidate]) -> None:
-        """Notes trials whose Cell was committed before the driver died and could note them."""
-        noted = {candidate.id for candidate, trial in self._noted() if trial["status"] != "failed"}
-        for number, candidate in self._numbered([c for c in candidates if c.id not in noted]):
-            job = self._job(candidate, SEARCH_FOLD)
-            if not self.store.has_cell(job, self.data.fingerprint):
-                continue
-            cell = self.store.cell(candidate.id, SEARCH_FOLD)
-            history = cell.history().to_dict(orient="records")
-            outcome = Outcome("finished", cell.score, history=tuple(history), seconds=cell.train_s)
-            self._note_trial(Trial("search", "cell", job, number), outcome)
-
-    def _pick(self) -> None:
-        """Chooses what is cross-validated: the best by monitor score, at least one of every arm's backbone."""
+    def _wanted(self) -> list[Candidate]:
+        """What is cross-validated where time is no matter, best first."""
         if self.config.search is None:
-            self._kept = list(dict.fromkeys(arm.default for arm in self.arms))
-            return
-        order = {"finished": 0, "stopped": 1}
-        trials = [
-            (candidate, trial)
-            for candidate, trial in self._noted()
-            if trial["status"] in order and trial["score"] is not None and self._belongs(candidate)
-        ]
-        # Stopped trials come last: the scheduler has found them weak, and their fold is still to be trained.
-        # Equal scores are ordered by content: numbers depend on what an earlier, killed run had finished.
-        trials.sort(
-            key=lambda t: (order[t[1]["status"]], -self.metric.improvement(t[1]["score"], 0.0), t[0].id)
-        )
-        ranked = list(dict.fromkeys(candidate for candidate, _ in trials))
-        first: dict[tuple[str, str], Candidate] = {}
-        for candidate in ranked:
-            first.setdefault((candidate.backbone, candidate.weights), candidate)
-        must = list(first.values())
-        rest = [c for c in ranked if c not in must]
-        chosen = set(self._affordable(must + rest[: max(0, self.config.keep - len(must))], len(must), trials))
-        self._kept = [c for c in ranked if c in chosen]
+            return list(dict.fromkeys(arm.default for arm in self.arms))
+        return rank(self._belonging(), self.metric).kept(self.config.keep)
 
-    def _affordable(
-        self, kept: list[Candidate], n_must: int, trials: Sequence[tuple[Candidate, Mapping[str, Any]]]
-    ) -> list[Candidate]:
-        """Those that a budget has time to cross-validate; the first `n_must` whatever it takes.
+    # ------------------------------------------------------------------ budget
 
-        What is left out is recorded.
-        """
-        if self._budget is None:
-            return kept
-        asked = digest([self.config.budget, self.config.keep, sorted(c.id for c, _ in trials)])
-        decided = self.store.manifest().get("afforded", {})
-        if decided.get("asked") == asked:  # a run that goes on keeps to what it decided
-            self._failed |= {failure["candidate_id"]: failure for failure in decided["left_out"]}
-            return [c for c in kept if c.id in decided["kept"]]
-        left = self._budget.left_s
-        per_epoch = {c.id: trial["seconds"] / max(1, trial["epochs"]) for c, trial in reversed(trials)}
-        chosen: list[Candidate] = []
-        left_out: list[dict[str, Any]] = []
-        for position, candidate in enumerate(kept):
-            jobs = [self._job(candidate, f) for f in range(len(self.data.folds))]
-            missing = sum(not self.store.has_cell(job, self.data.fingerprint) for job in jobs)
-            cost = per_epoch[candidate.id] * candidate.recipe.epochs * missing / self._slots
-            if position >= n_must and cost > left:
-                reason = (
-                    f"left out: its folds need about {cost:.0f} s, the budget has {max(0, left):.0f} s left"
-                )
-                left_out.append(_failure(candidate, None, "crossval", reason))
-                continue
-            left -= cost
-            chosen.append(candidate)
-        self._failed |= {failure["candidate_id"]: failure for failure in left_out}
-        self.store.update_manifest(
-            afforded={"asked": asked, "kept": [c.id for c in chosen], "left_out": left_out}
+    def _finish(self) -> Finish:
+        speeds = self._speeds().values()
+        known = {"images_per_s": len(speeds) / sum(1 / s for s in speeds)} if speeds else {}
+        return Finish(
+            rows=len(self.data.labels),
+            classes=len(self.data.classes),
+            folds=len(self.data.folds),
+            boosting=any(entry.name == "boosting" for entry in self.config.ensembles),
+            test_rows=self.store.manifest().get("test_images", 0),
+            **known,
         )
-        return chosen
 
     @property
-    def _deadline(self) -> float | None:
-        """When a budget ends the search."""
-        return None if self._budget is None else self._budget.search_deadline
+    def _asked(self) -> str:
+        """What decisions under a budget depend on, beside the time."""
+        search = self.config.search.model_dump() if self.config.search else None
+        keys = [arm.key for arm in self._full_arms]
+        return digest([self.config.budget, self.config.keep, search, keys])
+
+    @property
+    def _searched(self) -> bool:
+        """Whether a budget has ended the search, in an earlier process too."""
+        return self._budget is not None and self.store.manifest().get("searched") == self._asked
+
+    def _decisions(self) -> Decisions:
+        """What was decided already: a run that goes on keeps to it."""
+        decided = self.store.manifest().get("afforded", {})
+        if decided.get("asked") != self._asked:
+            return Decisions()
+        return Decisions(
+            [Candidate.from_dict(c) for c in decided["kept"]],
+            [(Candidate.from_dict(c), reason) for c, reason in decided["left_out"]],
+            decided["closed"],
+        )
+
+    @cached_property
+    def _pace(self) -> Pace:
+        rows = len(self.data.folds[0][0])
+        pace = Pace({name: rows / speed * OVERHEAD for name, speed in self._speeds().items()})
+        for candidate, trial in self._ledger.noted():
+            pace.learn(candidate, trial["seconds"], trial["epochs"], trial["status"] == "finished")
+        return pace
+
+    def _speeds(self) -> dict[str, float]:
+        """Images a second of training, by backbone, as measured."""
+        return {
+            name: max(found["images_per_s"].values())
+            for name, found in self._numerics().items()
+            if found.get("images_per_s")
+        }
+
+    @property
+    def _deadline(self) -> Deadline:
+        return None if self._budget is None else self._search_deadline
+
+    def _search_deadline(self) -> float:
+        """When a budget lets the search start its last trial, from what trials have taken so far."""
+        assert self._budget is not None
+        trials = self._belonging()
+        kept = rank(trials, self.metric).kept(self.config.keep)
+        finished = {c.id for c, trial in trials if trial["status"] == "finished"}
+        candidates = kept or [arm.default for arm in self.arms]
+        cells = [self._pace.cell_s(c) for c in candidates for _ in self._folds[c.id in finished :]]
+        missing = self.config.keep - len(candidates)
+        if missing > 0:  # the search is still to find them: they will take as long as these
+            mean = sum(cells) / len(cells)
+            cells += [mean] * (missing * (len(self._folds) - 1))
+        one = [t["seconds"] for c, t in trials if t["seconds"] and c.id not in self._default_ids]
+        one = one or [self._pace.cell_s(arm.default) for arm in self.arms]
+        n = max(len(candidates), self.config.keep) + len(self._probes())
+        return self._budget.search_ends(n, makespan([], cells, self._slots)) - sum(one) / len(one)
 
     def _fit_epochs(self) -> None:
         """Cuts the epochs of slow backbones so that a budget has time for one candidate of each, and records it."""
@@ -368,22 +423,20 @@ class Sweep:
             if not hasattr(self, "resources"):
                 return  # Ray has not been asked yet how much runs at a time
             steps = len(self.data.folds[0][0]) * (len(self.data.folds) - 1) * OVERHEAD
-            speeds = {
-                name: max(found["images_per_s"].values())
-                for name, found in self._numerics().items()
-                if found.get("images_per_s")
-            }
+            speeds = self._speeds()
             # One whose measuring failed is taken for endlessly fast: nothing is known by which to cut it.
             costs = [steps / speeds.get(arm.backbone, 1e12) / self._slots for arm in self.arms]
             wanted = self.arms[0].recipe.epochs
-            epochs = fit_epochs(costs, wanted, self._budget.crossval_s)
+            seconds = (1 - SEARCH_SHARE) * self._budget.left_s(len(self.arms) + len(self._probes()))
+            epochs = fit_epochs(costs, wanted, seconds)
             fitted = {"asked": asked, "wanted": wanted, "epochs": epochs}
             self.store.update_manifest(fitted_epochs=fitted)
-        self.arms = [
-            dataclasses.replace(arm, recipe=dataclasses.replace(arm.recipe, epochs=n))
-            for arm, n in zip(self._full_arms, fitted["epochs"], strict=True)
-        ]
-        self.__dict__.pop("_listed", None)
+        self._set_arms([arm.with_epochs(n) for arm, n in zip(self._full_arms, fitted["epochs"], strict=True)])
+
+    def _set_arms(self, arms: list[Arm]) -> None:
+        self.arms = arms
+        for derived in ("_listed", "_listed_ids", "_default_ids"):
+            self.__dict__.pop(derived, None)
 
     def _anything_missing(self) -> bool:
         """Whether Ray is needed at all: a finished run is read without starting it."""
@@ -399,11 +452,9 @@ class Sweep:
     def _collect(self) -> None:
         everyone = self._probes() + self._kept
         for candidate in everyone:
-            jobs = [self._job(candidate, f) for f in range(len(self.data.folds))]
-            missing = [j.fold for j in jobs if not self.store.has_cell(j, self.data.fingerprint)]
-            if not missing:
+            if not self._missing(candidate):
                 self.result.candidates.append(candidate)
-        for candidate, trial in self._noted():  # also those that failed when this run was last started
+        for candidate, trial in self._ledger.noted():  # also those that failed when this run was last started
             if trial["status"] == "failed" and self._belongs(candidate):
                 self._failed.setdefault(
                     candidate.id, _failure(candidate, SEARCH_FOLD, "search", trial["reason"])

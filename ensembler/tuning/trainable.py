@@ -7,7 +7,7 @@ import json
 import time
 import traceback
 from collections.abc import Generator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ray import tune
 
@@ -16,6 +16,9 @@ from ..training.candidate import CellResult, Epoch, TrainingData
 from ..training.loop import fit_cell
 from ..training.numerics import measure_numerics
 from .plan import IDLE, Trial
+
+if TYPE_CHECKING:
+    from .execute import Train
 
 #: Seconds of a step of an idle trial: how late a worker may notice that it is wanted.
 IDLE_S = 0.3
@@ -36,8 +39,11 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
 
     _run: Generator[Epoch, None, CellResult] | None
 
-    def setup(self, config: dict[str, Any], data: TrainingData, sink: CellSink) -> None:
+    def setup(
+        self, config: dict[str, Any], data: TrainingData, sink: CellSink, train: Train | None = None
+    ) -> None:
         """Called by Ray once a worker."""
+        self._train = train or fit_cell
         self._data = data
         self._sink = sink
         self._begin(config)
@@ -88,7 +94,7 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         self._last: dict[str, Any] = {"epoch": 0, "score": float("nan")}
         if not self._idle:
             self._trial = Trial.from_config(config)
-            self._run = fit_cell(self._trial.job, self._data) if self._trial.kind == "cell" else None
+            self._run = self._train(self._trial.job, self._data) if self._trial.kind == "cell" else None
 
     def _advance(self) -> dict[str, Any]:
         if self._run is None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 
-import pytest
-
 from ensembler.training.candidate import Candidate, CellJob, Numerics, digest
 from ensembler.training.recipe import RECIPE_CHOICES, RECIPE_LIMITS, Recipe
-from ensembler.training.recipes import Choice, Range, apply, default_recipe, default_space, read_space
+from ensembler.training.recipes import apply, default_recipe
 
 
 def test_an_id_is_the_hash_of_the_content() -> None:
@@ -53,38 +51,6 @@ def test_a_later_hyperparameter_at_its_default_changes_no_candidate() -> None:
     assert set(plain.identity()["recipe"]) == set(list(Recipe.__dataclass_fields__)[:14])
     assert plain.id == "53930f720a"
     assert plain.id != dataclasses.replace(plain, recipe=Recipe(lr=0.1, mixup=0.2)).id
-
-
-@pytest.mark.parametrize(("params", "transformer"), [(10**6, False), (10**8, True), (10**8, False)])
-def test_every_value_of_the_default_space_keeps_the_limits_and_holds_the_default(
-    params: int, transformer: bool
-) -> None:
-    recipe = default_recipe(params, transformer)
-    for key, distribution in default_space(recipe).items():
-        low, high = RECIPE_LIMITS[key]
-        values = (
-            [distribution.low, distribution.high] if isinstance(distribution, Range) else distribution.values
-        )
-        assert all(low <= v <= high for v in values)
-        if isinstance(distribution, Range):
-            assert distribution.low <= getattr(recipe, key) <= distribution.high
-        else:
-            assert getattr(recipe, key) in distribution.values
-
-
-def test_a_range_and_its_inverse() -> None:
-    for span in (Range(1e-4, 1e-1, log=True), Range(0, 3)):
-        assert span.at(0) == pytest.approx(span.low)
-        assert span.at(1) == pytest.approx(span.high)
-        assert span.share(span.at(0.3)) == pytest.approx(0.3)
-    assert Range(1e-4, 1e-2, log=True).at(0.5) == pytest.approx(1e-3)
-
-
-def test_a_space_is_overridden_and_what_the_recipe_pins_is_left_out() -> None:
-    space = read_space({"lr": [1, 2], "ema": {"low": 0, "high": 0.5}}, {"dropout": 0.1}, Recipe())
-    assert space["lr"] == Choice((1, 2))
-    assert space["ema"] == Range(0, 0.5)
-    assert "dropout" not in space
 
 
 def test_applied_values_keep_their_types() -> None:

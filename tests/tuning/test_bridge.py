@@ -14,8 +14,9 @@ from ensembler.errors import StoreError
 from ensembler.metrics import get_metric
 from ensembler.training.candidate import Candidate, CellJob
 from ensembler.training.recipe import Recipe
-from ensembler.tuning.bridge import PlanSearcher, TrialWatch, plan_scheduler
+from ensembler.tuning.bridge import PlanSearcher, TrialWatch
 from ensembler.tuning.plan import IDLE, Chain, Outcome, Stage, Trial
+from ensembler.tuning.scheduler import MIN_TRIALS, MedianRule, plan_scheduler
 
 LOSS = get_metric("log_loss")
 
@@ -169,11 +170,13 @@ def test_a_full_disk_in_a_worker_ends_the_sweep_too(told: list[Outcome]) -> None
 # ---------------------------------------------------------------------- scheduler
 
 
-def _tune_trial(number: int, stage: str = "search", epochs: int = 8, stoppable: bool = True) -> Any:
+def _tune_trial(
+    number: int, stage: str = "search", epochs: int = 8, stoppable: bool = True, until: int | None = None
+) -> Any:
     if stage == IDLE:
         return SimpleNamespace(trial_id=f"t{number}", config={"stage": IDLE, "kind": IDLE}, status="RUNNING")
     job = CellJob(Candidate("a", "random", "full", Recipe(epochs=epochs)), 0)
-    config = Trial(stage, "cell", job, number, stoppable).to_config()
+    config = Trial(stage, "cell", job, number, stoppable, until).to_config()
     return SimpleNamespace(trial_id=f"t{number}", config=config, status="RUNNING")
 
 
@@ -188,7 +191,7 @@ def test_asha_stops_the_weak_of_the_search_and_no_other(metric: str, told: list[
     searcher, _ = _searcher(told, Listener())
     direction = get_metric(metric)
     good, bad = (0.1, 0.9) if not direction.greater_is_better else (0.9, 0.1)
-    scheduler = plan_scheduler(searcher, direction, 8)
+    scheduler = plan_scheduler(searcher, direction, "asha", 8)
     trials = [_tune_trial(i) for i in range(4)]
     other = _tune_trial(9, "crossval")
     for trial in [*trials, other]:
@@ -203,7 +206,7 @@ def test_asha_stops_the_weak_of_the_search_and_no_other(metric: str, told: list[
 def test_a_trial_at_its_last_epoch_is_never_stopped(epochs: int, told: list[Outcome]) -> None:
     """Whatever the rungs are: it is about to predict its holdout."""
     searcher, _ = _searcher(told, Listener())
-    scheduler = plan_scheduler(searcher, LOSS, epochs)
+    scheduler = plan_scheduler(searcher, LOSS, "asha", epochs)
     trials = [_tune_trial(i, epochs=epochs) for i in range(5)]
     for i, trial in enumerate(trials):
         scheduler.on_trial_add(None, trial)
@@ -215,7 +218,7 @@ def test_a_trial_at_its_last_epoch_is_never_stopped(epochs: int, told: list[Outc
 def test_a_trial_that_must_not_be_stopped_is_not(told: list[Outcome]) -> None:
     """The default recipe of each backbone runs to its end, however weak it looks."""
     searcher, _ = _searcher(told, Listener())
-    scheduler = plan_scheduler(searcher, LOSS, 8)
+    scheduler = plan_scheduler(searcher, LOSS, "asha", 8)
     trials = [_tune_trial(i, stoppable=i < 3) for i in range(4)]
     for trial in trials:
         scheduler.on_trial_add(None, trial)
@@ -226,16 +229,60 @@ def test_a_trial_that_must_not_be_stopped_is_not(told: list[Outcome]) -> None:
 
 def test_without_asha_nothing_is_stopped(told: list[Outcome]) -> None:
     searcher, _ = _searcher(told, Listener())
-    scheduler = plan_scheduler(searcher, LOSS, None)
+    scheduler = plan_scheduler(searcher, LOSS, "none", 8)
     for i in range(6):
         trial = _tune_trial(i)
         scheduler.on_trial_add(None, trial)
         assert _decide(scheduler, trial, 1, float(i)) == TrialScheduler.CONTINUE
 
 
+def test_the_median_rule_stops_what_is_worse_than_the_median_of_the_others_best() -> None:
+    rule = MedianRule(LOSS, grace=2)
+    for i in range(MIN_TRIALS):
+        assert not rule.stops(f"t{i}", 1, 9.0)
+        assert not rule.stops(f"t{i}", 2, 1.0 + i)  # 1, 2, 3, 4: the median is 2.5
+    assert not rule.stops("new", 1, 2.4)
+    assert not rule.stops("new", 2, 7.0)  # its best so far counts, not its last
+    assert not rule.stops("weak", 1, 99.0)  # within its grace
+    assert rule.stops("weak", 2, 2.6)
+    assert not MedianRule(LOSS, 1).stops("alone", 3, 1.0)
+
+
+def test_the_median_rule_follows_the_direction_and_forgets_a_worker_that_died() -> None:
+    rule = MedianRule(get_metric("accuracy"), grace=1)
+    for i in range(MIN_TRIALS):
+        rule.stops(f"t{i}", 1, 0.8)
+    assert rule.stops("weak", 1, 0.7)
+    assert not rule.stops("weak", 1, 0.9)  # started again, and better than what its dead worker had reported
+
+
+def test_the_median_scheduler_stops_trials_of_the_search_that_may_be_stopped(told: list[Outcome]) -> None:
+    searcher, _ = _searcher(told, Listener())
+    scheduler = plan_scheduler(searcher, LOSS, "median", 8)
+    trials = [_tune_trial(i, stoppable=i != 8) for i in range(9)]
+    for trial in [*trials, _tune_trial(9, "crossval")]:
+        scheduler.on_trial_add(None, trial)
+    for trial in trials[:MIN_TRIALS]:
+        assert _decide(scheduler, trial, 3, 0.5) == TrialScheduler.CONTINUE
+    assert _decide(scheduler, trials[7], 3, 0.9) == TrialScheduler.STOP
+    assert _decide(scheduler, trials[8], 3, 0.9) == TrialScheduler.CONTINUE
+    assert _decide(scheduler, _tune_trial(9, "crossval"), 3, 0.9) == TrialScheduler.CONTINUE
+
+
+def test_a_trial_of_a_rung_ends_there(told: list[Outcome]) -> None:
+    searcher, _ = _searcher(told, Listener())
+    scheduler = plan_scheduler(searcher, LOSS, "halving", 8)
+    trial, to_the_end = _tune_trial(0, until=3, stoppable=False), _tune_trial(1)
+    for one in (trial, to_the_end):
+        scheduler.on_trial_add(None, one)
+        assert _decide(scheduler, one, 2, 0.5) == TrialScheduler.CONTINUE
+    assert _decide(scheduler, trial, 3, 0.5) == TrialScheduler.STOP
+    assert _decide(scheduler, to_the_end, 3, 0.9) == TrialScheduler.CONTINUE
+
+
 def test_a_failure_before_the_first_epoch_does_not_confuse_asha(told: list[Outcome]) -> None:
     searcher, _ = _searcher(told, Listener())
-    scheduler = plan_scheduler(searcher, LOSS, 8)
+    scheduler = plan_scheduler(searcher, LOSS, "asha", 8)
     trial = _tune_trial(0)
     scheduler.on_trial_add(None, trial)
     failed = {"epoch": 0, "score": float("nan"), "reported": False, "ended": "failed"}
@@ -254,7 +301,7 @@ def test_a_worker_is_kept_warm_until_all_have_started(told: list[Outcome]) -> No
     watch = TrialWatch()
     chain = Chain([lambda: Stage("search", _trials(2), lambda _t, o: told.append(o))])
     searcher = PlanSearcher(chain, Listener(), LOSS, watch, 2)
-    scheduler = plan_scheduler(searcher, LOSS, 8)
+    scheduler = plan_scheduler(searcher, LOSS, "asha", 8)
     idle = [_tune_trial(i, IDLE) for i in range(2)]
     for trial in idle:
         searcher.suggest(trial.trial_id)
@@ -294,6 +341,6 @@ def test_what_tune_is_given_can_be_written_to_disk_whatever_progress_is_drawn_on
     listener = Listener()
     listener.lock = threading.RLock()  # type: ignore[attr-defined]
     searcher, watch = _searcher(told, listener)
-    scheduler = plan_scheduler(searcher, LOSS, 4)
+    scheduler = plan_scheduler(searcher, LOSS, "asha", 4)
     for thing in (searcher, watch, scheduler):
         assert cloudpickle.loads(cloudpickle.dumps(thing)) is not None

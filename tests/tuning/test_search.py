@@ -13,8 +13,9 @@ import pytest
 from ensembler.metrics import get_metric
 from ensembler.training.candidate import Candidate, CellJob
 from ensembler.training.recipe import Recipe
-from ensembler.training.recipes import Choice, Range
+from ensembler.training.space import Choice, Distribution, Range
 from ensembler.tuning.plan import Outcome, Trial
+from ensembler.tuning.sampler import OptunaSampler
 from ensembler.tuning.search import GRID_POINTS, Arm, OptunaStage, grid_candidates, random_candidates
 
 SPACE: dict[str, Any] = {
@@ -130,8 +131,10 @@ def _drive(stage: OptunaStage) -> list[tuple[Candidate, float]]:
     return told
 
 
-def _stage(arms: list[Arm], n: int, seed: int = 0, **options: Any) -> OptunaStage:
-    return OptunaStage("search", arms, n, seed, get_metric("log_loss"), _make, **options)
+def _stage(arms: list[Arm], n: int, seed: int = 0, algorithm: str = "optuna", **options: Any) -> OptunaStage:
+    seed += len(options.get("known", ()))
+    sampler = OptunaSampler(arms, algorithm, seed, get_metric("log_loss"))
+    return OptunaStage("search", arms, n, sampler, _make, **options)
 
 
 def test_optuna_begins_with_the_defaults_and_is_decided_by_its_seed() -> None:

@@ -1,0 +1,164 @@
+"""Cross-validation under a budget: one candidate after another is taken on while there is time for all its folds.
+
+The decision falls when a slot is free, with what the Cells before it really took. What is left over at the end, too
+little for another whole candidate, goes to a kept one with fewer epochs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from ..training.candidate import Candidate, CellJob
+from .budget import MIN_EPOCHS, SHORT_SHARE, Budget, Pace, makespan
+from .plan import Outcome, Stage, Trial
+
+
+@dataclasses.dataclass
+class Decisions:
+    """What has been decided, kept in the manifest so that a run that goes on keeps to it.
+
+    Attributes:
+        kept: candidates taken on, in that order.
+        left_out: (candidate, reason) of those that were wanted.
+        closed: whether no further one is taken on.
+    """
+
+    kept: list[Candidate] = dataclasses.field(default_factory=list)
+    left_out: list[tuple[Candidate, str]] = dataclasses.field(default_factory=list)
+    closed: bool = False
+
+
+class BudgetStage(Stage):
+    """Cells of candidates that a budget has time for.
+
+    Args:
+        name: of the stage.
+        turn: candidates in the order in which they are considered; the first is taken on whatever it takes.
+        wanted: how many of them were asked for; the others are taken on only while there is time.
+        most: candidates at most.
+        decisions: made before; added to here.
+        budget: of the whole run.
+        pace: what Cells take; it learns here.
+        slots: that train at a time.
+        missing: the Cells of a candidate that are still to be trained.
+        on_decision: called after each.
+        on_end: see `Stage`.
+        fill: whether what is left goes to candidates of fewer epochs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        turn: Sequence[Candidate],
+        wanted: int,
+        most: int,
+        decisions: Decisions,
+        budget: Budget,
+        pace: Pace,
+        slots: int,
+        missing: Callable[[Candidate], Sequence[CellJob]],
+        on_decision: Callable[[], None],
+        on_end: Callable[[Trial, Outcome], None] = lambda _trial, _outcome: None,
+        fill: bool = True,
+    ) -> None:
+        super().__init__(name, [], on_end)
+        self._decisions = decisions
+        self._budget = budget
+        self._pace = pace
+        self._slots = slots
+        self._missing = missing
+        self._on_decision = on_decision
+        self._most = most
+        self._fill = fill
+        self._searched = set(turn)
+        known = {*decisions.kept, *(c for c, _ in decisions.left_out)}
+        self._wanted = deque(c for c in turn[:wanted] if c not in known)
+        self._further = deque(c for c in turn[wanted:] if c not in known)
+        self._running: dict[Trial, float] = {}
+        self._number = 0
+        for candidate in decisions.kept:
+            self._enqueue(candidate)
+        self.total = len(self._queue) + sum(len(missing(c)) for c in self._wanted)
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything left to train or to decide."""
+        return bool(self._queue) or not self._decisions.closed
+
+    def _next(self) -> Trial | None:
+        while not self._queue and not self._decisions.closed:
+            candidate = self._decide()
+            if candidate is None:
+                self._decisions.closed = True
+            else:
+                self._decisions.kept.append(candidate)
+                self._enqueue(candidate)
+            self._on_decision()
+        if not self._queue:
+            return None
+        trial = self._queue.popleft()
+        self._running[trial] = time.monotonic()
+        return trial
+
+    def tell(self, trial: Trial, outcome: Outcome) -> None:
+        """See `Stage.tell`."""
+        self._running.pop(trial, None)
+        finished = outcome.status == "finished"
+        self._pace.learn(trial.job.candidate, outcome.seconds, len(outcome.history), finished)
+        super().tell(trial, outcome)
+
+    def _enqueue(self, candidate: Candidate) -> None:
+        for job in self._missing(candidate):
+            self._queue.append(Trial(self.name, "cell", job, self._number))
+            self._number += 1
+
+    def _decide(self) -> Candidate | None:
+        """The next candidate to take on; None when nothing fits any more."""
+        while self._wanted:
+            candidate = self._wanted.popleft()
+            needed = self._seconds(candidate)
+            if not self._decisions.kept or needed <= self._left():
+                return candidate
+            reason = (
+                f"left out: its folds need about {self._cells(candidate):.0f} s of training, the budget has "
+                f"{max(0.0, self._left()):.0f} s left"
+            )
+            self._decisions.left_out.append((candidate, reason))
+        if len(self._decisions.kept) >= self._most:
+            return None
+        while self._further:
+            candidate = self._further.popleft()
+            if self._seconds(candidate) <= self._left():
+                return candidate
+        return self._shortened() if self._fill else None
+
+    def _left(self) -> float:
+        return self._budget.left_s(len(self._decisions.kept) + 1)
+
+    def _cells(self, candidate: Candidate) -> float:
+        return len(self._missing(candidate)) * self._pace.cell_s(candidate)
+
+    def _seconds(self, candidate: Candidate) -> float:
+        """Until all that runs and this candidate are done."""
+        now = time.monotonic()
+        running = [self._pace.cell_s(t.job.candidate) - (now - began) for t, began in self._running.items()]
+        cells = [self._pace.cell_s(candidate)] * len(self._missing(candidate))
+        return makespan(running, cells, self._slots)
+
+    def _shortened(self) -> Candidate | None:
+        """The kept recipe that fills what is left best when its epochs are cut to fit."""
+        left = self._left()
+        found: list[tuple[float, Candidate]] = []
+        for candidate in (c for c in self._decisions.kept if c in self._searched):
+            most = candidate.recipe.epochs
+            for epochs in range(most - 1, max(MIN_EPOCHS, round(SHORT_SHARE * most)) - 1, -1):
+                recipe = dataclasses.replace(candidate.recipe, epochs=epochs)
+                short = dataclasses.replace(candidate, recipe=recipe)
+                seconds = self._seconds(short)
+                if short not in self._decisions.kept and self._missing(short) and seconds <= left:
+                    found.append((seconds, short))
+                    break
+        return max(found, key=lambda f: f[0])[1] if found else None

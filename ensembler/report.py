@@ -17,9 +17,13 @@ from .evaluation.leaderboard import Leaderboard
 from .metrics import METRICS
 from .predictions import Predictions
 from .store import RunStore
+from .training.candidate import FROZEN_BODY, Candidate
 
 #: What the table of frozen against fine-tuned shows.
 BEFORE_AFTER = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
+
+#: What the strategies without a recipe learn.
+FROZEN_HEADS = {"probe": "logistic head on frozen features", "ridge": "ridge head on frozen features"}
 
 
 def write_report(store: RunStore, folder: Path) -> Path:
@@ -107,7 +111,7 @@ def _leaderboard(board: Leaderboard) -> str:
 def _before_after(board: Leaderboard, predictions: Predictions) -> str:
     """One block a backbone: probe, fine-tuned, from random weights; every candidate by itself, out of fold."""
     singles = [r for r in board.to_records() if r["kind"] == "single"]
-    order = {"probe": 0, "full": 1}
+    order = {**dict.fromkeys(FROZEN_BODY, 0), "full": 1}
     singles.sort(
         key=lambda r: (r["backbone"], r["weights"] == "random", order.get(r["strategy"], 2), r["cv"])
     )
@@ -116,7 +120,7 @@ def _before_after(board: Leaderboard, predictions: Predictions) -> str:
         proba = predictions.proba[predictions.index(r["name"])]
         scores = [f"{METRICS[name](predictions.labels, proba):.4f}" for name in BEFORE_AFTER]
         start = "random" if r["weights"] == "random" else r["weights"].split("#")[0]
-        how = "frozen (probe)" if r["strategy"] == "probe" else r["strategy"]
+        how = f"frozen ({r['strategy']})" if r["strategy"] in FROZEN_BODY else r["strategy"]
         rows.append([r["backbone"], start, how, r["name"], *scores, _number(r["train_s"], 0)])
     head = ["backbone", "starts from", "strategy", "candidate"]
     return _table([*head, *(name.replace("_", " ") for name in BEFORE_AFTER), "train s"], rows)
@@ -136,15 +140,13 @@ def _recipes(store: RunStore, predictions: Predictions) -> str:
 
 
 def _candidates(manifest: Mapping[str, Any]) -> str:
-    from .training.candidate import Candidate
-
     rows = []
     for values in manifest["candidates"]:
         candidate = Candidate.from_dict(values)
-        recipe = values["recipe"] if candidate.strategy != "probe" else {}
+        recipe = values["recipe"] if not candidate.frozen_body else {}
         shown = ", ".join(f"{key} {value:g}" for key, value in recipe.items())
         note = manifest["details"][candidate.name]["note"]
-        rows.append([candidate.name, candidate.weights, shown or "logistic head on frozen features", note])
+        rows.append([candidate.name, candidate.weights, shown or FROZEN_HEADS[candidate.strategy], note])
     return _table(["candidate", "weights", "recipe", "note"], rows)
 
 

@@ -211,7 +211,7 @@ class RunStore(CellStore):
             self.cell(candidate.id, fold).history().assign(candidate=candidate.name, fold=fold)
             for candidate in self.candidates()
             for fold in range(manifest["k"])
-            if candidate.strategy != "probe"
+            if not candidate.frozen_body
         ]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 

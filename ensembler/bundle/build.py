@@ -14,12 +14,12 @@ from .member import FoldWeights, Member
 def build_member(store: RunStore, candidate: Candidate, image_size: int) -> Member:
     """The member that averages a candidate's fold models.
 
-    A probe's body was frozen and is not in its Cells: it is read from the weights file that training read.
+    A frozen body is not in the Cells: it is read from the weights file that training read.
     """
     manifest = store.manifest()
     cells = [store.cell(candidate.id, fold) for fold in range(manifest["k"])]
     folds = [FoldWeights(cell.weights(), cell.temperature) for cell in cells]
-    body = Path(manifest["weights_files"][candidate.weights]) if candidate.strategy == "probe" else None
+    body = Path(manifest["weights_files"][candidate.weights]) if candidate.frozen_body else None
     return Member(
         candidate.backbone,
         manifest["classes"],

@@ -21,6 +21,9 @@ from .recipe import Recipe
 #: Part of every Cell's key: raise it when a change of the training code changes what a Cell computes.
 TRAINING_VERSION = 2
 
+#: Strategies that learn a head and leave the backbone as it is: they have no epochs, and use nothing of a recipe.
+FROZEN_BODY = ("probe", "ridge")
+
 
 def digest(value: Any, length: int = 16) -> str:
     """Hex digest of a JSON-able value, the same on every machine and in every session."""
@@ -54,6 +57,11 @@ class Candidate:
     def name(self) -> str:
         """Readable and unique: backbone, strategy, and enough of the id to tell recipes apart."""
         return f"{self.backbone}-{self.strategy}-{self.id[:6]}"
+
+    @property
+    def frozen_body(self) -> bool:
+        """Whether its Cells hold a head alone, and share the backbone that it starts from."""
+        return self.strategy in FROZEN_BODY
 
     def identity(self) -> dict[str, Any]:
         """Plain values, as they are hashed."""

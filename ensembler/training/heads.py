@@ -1,17 +1,32 @@
-"""Linear heads on frozen features: multinomial logistic regression, its penalty chosen on the monitor rows."""
+"""Linear heads on frozen features, of all folds at once; the penalty of each is chosen on its fold's monitor rows.
+
+logistic   the lowest log loss that a penalised linear head can have; what fine-tuning starts from
+ridge      least squares on one-hot targets: an eigendecomposition a fold, then a division a penalty
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-#: L2 penalties tried, strongest first, so that each solution warms up the next.
-PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
+from ..errors import NonFiniteLossError
+from .gram import Spectrum, spectra
+from .logistic import fit_logistic
+from .ridge import fit_scales, held_out_scale, ridge_coefficients
+
+Index = NDArray[np.int64]
+
+#: L2 penalties tried, strongest first. Of a logistic head beside the mean loss of a row; of a ridge head a row as well,
+#: so that neither means something else on a larger set.
+PENALTIES = {
+    "logistic": tuple(np.logspace(0, -4, 13).tolist()),
+    "ridge": tuple(np.logspace(2, -5, 100).tolist()),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +48,46 @@ class LinearHead:
         return np.asarray(features @ self.weight.T + self.bias, np.float32)
 
 
+def fit_heads(
+    kind: str,
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    folds: Sequence[tuple[Index, Index]],
+    n_classes: int,
+    device: torch.device | None = None,
+) -> list[LinearHead]:
+    """For each fold the head with the lowest log loss on its monitor rows.
+
+    Features are standardised by the statistics of the fold's train rows, and the scaling is folded back into the
+    weights, so that a head fits behind the backbone as it is. A fold's head has the same bits whatever is in the rows
+    that are neither its train nor its monitor rows.
+
+    Args:
+        kind: a key of `PENALTIES`.
+        features: (samples, width).
+        labels: (samples,) int64.
+        folds: for each fold the numbers of its (train, monitor) rows.
+        n_classes: columns of the heads, whether or not every class occurs.
+        device: where; None is the CPU.
+
+    Raises:
+        NonFiniteLossError: features that are not finite.
+    """
+    x = torch.from_numpy(np.require(features, np.float32, "W")).to(device)  # mapped files are read-only
+    y = torch.from_numpy(np.require(labels, np.int64, "W")).to(device)
+    solve = _FIT[kind]
+    heads = []
+    found = spectra(x, y, [train for train, _ in folds], n_classes)
+    for spectrum, (train, monitor) in zip(found, folds, strict=True):
+        rows, choice = (torch.from_numpy(np.asarray(part)).to(device) for part in (train, monitor))
+        coefficients, bias, penalty = solve(
+            spectrum, (spectrum.project(x[rows]), y[rows]), (spectrum.project(x[choice]), y[choice])
+        )
+        weight, bias = (t.float().cpu().numpy() for t in spectrum.unproject(coefficients, bias))
+        heads.append(LinearHead(np.ascontiguousarray(weight), bias, penalty))
+    return heads
+
+
 def fit_head(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
@@ -40,10 +95,7 @@ def fit_head(
     monitor_labels: NDArray[np.int64],
     n_classes: int,
 ) -> LinearHead:
-    """The logistic head with the lowest log loss on the monitor rows.
-
-    Features are standardised by the statistics of the training rows, and the scaling is folded back into the
-    weights, so that the head fits behind the backbone as it is.
+    """The logistic head of one fold; see `fit_heads`.
 
     Args:
         features: (rows, width), the training rows alone.
@@ -52,39 +104,51 @@ def fit_head(
         monitor_labels: (monitor rows,) int64.
         n_classes: columns of the head, whether or not every class occurs here.
     """
-    mean, std = features.mean(0), features.std(0) + 1e-6
-    x = torch.from_numpy(np.asarray((features - mean) / std, np.float32))
-    x_monitor = torch.from_numpy(np.asarray((monitor_features - mean) / std, np.float32))
-    y, y_monitor = torch.from_numpy(labels), torch.from_numpy(monitor_labels)
-    weight = torch.zeros(n_classes, x.shape[1])
-    bias = torch.zeros(n_classes)
-    best: tuple[float, float, Tensor, Tensor] | None = None
-    for penalty in PENALTIES:
-        weight, bias = _solve(x, y, weight, bias, penalty)
-        loss = float(F.cross_entropy(x_monitor @ weight.T + bias, y_monitor))
-        if best is None or loss < best[0]:
-            best = (loss, penalty, weight, bias)
-        else:
-            break  # the path is convex in practice: past its minimum weaker penalties only overfit further
-    assert best is not None
-    _, penalty, weight, bias = best
-    scaled = weight.numpy() / std
-    shifted = bias.numpy() - scaled @ mean
-    return LinearHead(scaled.astype(np.float32), shifted.astype(np.float32), penalty)
+    n = len(labels)
+    both = np.concatenate([features, monitor_features])
+    every = np.concatenate([labels, monitor_labels])
+    fold = (np.arange(n), np.arange(n, len(every)))
+    return fit_heads("logistic", both, every, [fold], n_classes)[0]
 
 
-def _solve(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-    weight = weight.clone().requires_grad_()
-    bias = bias.clone().requires_grad_()
-    optimiser = torch.optim.LBFGS(
-        [weight, bias], max_iter=60, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=1e-5
-    )
+# ---------------------------------------------------------------------- the two kinds
 
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        value = F.cross_entropy(x @ weight.T + bias, y) + 0.5 * penalty * weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+#: Projected rows (rows, rank) and their labels.
+Rows = tuple[Tensor, Tensor]
+#: (spectrum, train, monitor) -> coefficients (rank, classes), bias (classes,), the penalty chosen
+Fit = Callable[[Spectrum, Rows, Rows], tuple[Tensor, Tensor, float]]
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
-    return weight.detach(), bias.detach()
+
+def _logistic(spectrum: Spectrum, train: Rows, monitor: Rows) -> tuple[Tensor, Tensor, float]:
+    penalties = torch.tensor(PENALTIES["logistic"], device=train[0].device)
+    coefficients, bias = fit_logistic(*train, spectrum.values, penalties, len(spectrum.shares))
+    logits = torch.einsum("mr,prc->pmc", monitor[0], coefficients) + bias[:, None]
+    best = _lowest_loss(logits, monitor[1])
+    return coefficients[best], bias[best], PENALTIES["logistic"][best]
+
+
+def _ridge(spectrum: Spectrum, train: Rows, monitor: Rows) -> tuple[Tensor, Tensor, float]:
+    """Least squares knows no probabilities: each penalty is judged at the scale that suits its monitor rows best.
+
+    The head that is kept is scaled by what suits its train rows, each predicted without itself: they are many, and
+    calibration on the monitor rows, as of every other candidate, then starts from about the right place.
+    """
+    penalties = torch.tensor(PENALTIES["ridge"], dtype=torch.float64, device=train[0].device)
+    coefficients = ridge_coefficients(spectrum, penalties)
+    values = torch.einsum("mr,prc->pmc", monitor[0], coefficients.float()) + spectrum.shares.float()
+    best = _lowest_loss(values * fit_scales(values, monitor[1])[:, None, None], monitor[1])
+    scale = held_out_scale(spectrum, *train, coefficients[best], float(penalties[best]))
+    return scale * coefficients[best], scale * spectrum.shares, PENALTIES["ridge"][best]
+
+
+def _lowest_loss(logits: Tensor, labels: Tensor) -> int:
+    """Which of the (penalties, rows, classes) has the lowest log loss; the first of equal ones."""
+    taken = torch.log_softmax(logits, -1)[:, torch.arange(len(labels), device=labels.device), labels]
+    if not torch.isfinite(taken).all():
+        raise NonFiniteLossError(
+            "no penalty can be chosen: logits of the monitor rows are not finite; take other weights"
+        )
+    return int(taken.double().mean(1).argmax())
+
+
+_FIT: dict[str, Fit] = {"logistic": _logistic, "ridge": _ridge}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 #: name -> (module in this folder, class)
 STRATEGIES = {
     "probe": ("probe", "Probe"),
+    "ridge": ("ridge", "Ridge"),
     "lp-ft": ("lp_ft", "LpFt"),
     "full": ("full", "Full"),
     "partial": ("partial", "Partial"),

@@ -14,7 +14,7 @@ import torch
 from ..adaptation import Adaptation
 from ..candidate import CellJob, CellResult, Epoch, TrainingData
 from ..features import ensure_features
-from ..heads import fit_head
+from ..head_cache import ensure_head
 from ..hidden_head import fit_hidden_head
 from ..loop import fine_tune
 from .base import Strategy
@@ -36,6 +36,6 @@ class LpFt(Strategy):
         if job.candidate.recipe.head_layers:
             start = fit_hidden_head(*rows, len(data.classes), job)
         else:
-            head = fit_head(*rows, len(data.classes))
+            head = ensure_head(job.candidate, data, job.fold, "logistic", device)
             start = {"weight": head.weight, "bias": head.bias}
         return (yield from fine_tune(job, data, device, start, self.adaptation()))

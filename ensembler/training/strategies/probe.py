@@ -14,7 +14,7 @@ from ...probability import fit_temperature, softmax
 from ..backbone import count_parameters, create, head_names
 from ..candidate import CellJob, CellResult, Epoch, TrainingData
 from ..features import ensure_features
-from ..heads import fit_head
+from ..head_cache import ensure_head
 from .base import Strategy
 
 
@@ -22,6 +22,8 @@ class Probe(Strategy):
     """The backbone stays as it is; only the head is learned, and only the head is stored."""
 
     name: ClassVar[str] = "probe"
+    #: Of the head; see `heads.PENALTIES`.
+    kind: ClassVar[str] = "logistic"
 
     def fit(
         self, job: CellJob, data: TrainingData, device: torch.device
@@ -29,11 +31,9 @@ class Probe(Strategy):
         """See `Strategy.fit`; there are no epochs to report."""
         yield from ()
         start = time.perf_counter()
-        train, monitor, holdout = data.folds[job.fold]
+        _, monitor, holdout = data.folds[job.fold]
+        head = ensure_head(job.candidate, data, job.fold, self.kind, device)
         values = ensure_features(job.candidate, data, device)
-        head = fit_head(
-            values[train], data.labels[train], values[monitor], data.labels[monitor], len(data.classes)
-        )
         monitor_logits = head.logits(values[monitor])
         temperature = fit_temperature(monitor_logits, data.labels[monitor])
         monitor_proba = softmax(monitor_logits / temperature)

@@ -1,0 +1,194 @@
+"""The linear algebra behind heads on frozen features: for each fold the spectrum of its train rows, from shared sums.
+
+A fold's Gram matrix is a sum over its rows, and most rows train the same folds as many others do. So the sums are
+taken once for each set of rows that train the same folds, and added up a fold. They are added and never subtracted:
+"the sum of all rows less the held-out ones" would leave rounding errors of the holdout rows in the head that is
+about to be judged on them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import NonFiniteLossError
+
+#: A set of rows smaller than this is added to each of its folds row by row, instead of as a matrix of its own: adding
+#: a matrix (width, width) costs about as much as the products of a few dozen rows.
+SHARED_ROWS = 64
+
+#: Rows turned into float64 at a time.
+CHUNK_ROWS = 8192
+
+#: A feature whose variance is this small beside its mean square is constant: what is left is rounding.
+CONSTANT = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """A fold's train rows, standardised, in the basis of the eigenvectors of their Gram matrix.
+
+    With X the standardised rows (rows, width), X'X = V diag(values) V'. A ridge head is a division in this basis, and
+    a logistic head is found in few steps. Directions in which the rows do not vary are left out, because no penalised
+    head uses them: so rank <= min(rows, width).
+
+    Attributes:
+        rows: number of train rows.
+        mean: float64 (width,).
+        scale: float64 (width,), one over the standard deviation; 0 for a constant feature.
+        vectors: float64 (width, rank), the V above.
+        values: float64 (rank,), all positive.
+        targets: float64 (rank, classes), V'X'Y with Y one-hot.
+        shares: float64 (classes,), of each class among the rows.
+    """
+
+    rows: int
+    mean: Tensor
+    scale: Tensor
+    vectors: Tensor
+    values: Tensor
+    targets: Tensor
+    shares: Tensor
+
+    def project(self, features: Tensor) -> Tensor:
+        """float32 (rows, rank) of raw features (rows, width): standardised, then in the basis of the eigenvectors."""
+        scaled_vectors = self.scale[:, None] * self.vectors
+        offset = self.mean @ scaled_vectors
+        return features.float() @ scaled_vectors.float() - offset.float()
+
+    def unproject(self, coefficients: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight (classes, width) and bias (classes,) for raw features, float64.
+
+        Args:
+            coefficients: (rank, classes), in the basis of the eigenvectors.
+            bias: (classes,).
+        """
+        weight = (self.scale[:, None] * (self.vectors @ coefficients.double())).T
+        return weight, bias.double() - weight @ self.mean
+
+
+def spectra(
+    features: Tensor, labels: Tensor, train: Sequence[NDArray[np.int64]], n_classes: int
+) -> list[Spectrum]:
+    """The spectrum of each fold.
+
+    Args:
+        features: float32 (samples, width).
+        labels: int64 (samples,).
+        train: for each fold the numbers of its train rows; any sets of rows.
+        n_classes: columns of the heads, whether or not every class occurs.
+
+    Raises:
+        NonFiniteLossError: features of train rows that are not finite.
+    """
+    width = features.shape[1]
+    narrow = [fold for fold, rows in enumerate(train) if len(rows) > width]
+    none = functools.partial(_Sums.none, width, n_classes, features.device)
+    sums = {fold: none() for fold in narrow}
+    for rows, members in _blocks(len(labels), [train[fold] for fold in narrow]):
+        if len(members) == 1:
+            sums[narrow[members[0]]].add_rows(features, labels, rows)
+            continue
+        part = none()
+        part.add_rows(features, labels, rows)
+        for member in members:
+            sums[narrow[member]].add(part)
+    return [
+        _from_sums(sums[fold]) if fold in sums else _from_rows(features, labels, rows, n_classes)
+        for fold, rows in enumerate(train)
+    ]
+
+
+@dataclass(eq=False)
+class _Sums:
+    """X'X (width, width), the sum of each class (classes, width) and the number of its rows; all float64."""
+
+    gram: Tensor
+    class_sums: Tensor
+    counts: Tensor
+
+    @classmethod
+    def none(cls, width: int, n_classes: int, device: torch.device) -> _Sums:
+        shapes = ((width, width), (n_classes, width), (n_classes,))
+        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+
+    def add_rows(self, features: Tensor, labels: Tensor, rows: NDArray[np.int64]) -> None:
+        index = torch.from_numpy(rows).to(features.device)
+        for part in index.split(CHUNK_ROWS):
+            x = features[part].double()
+            y = _one_hot(labels[part], len(self.counts))
+            self.gram.addmm_(x.T, x)
+            self.class_sums.addmm_(y.T, x)
+            self.counts += y.sum(0)
+
+    def add(self, other: _Sums) -> None:
+        self.gram += other.gram
+        self.class_sums += other.class_sums
+        self.counts += other.counts
+
+
+def _one_hot(labels: Tensor, n_classes: int) -> Tensor:
+    return torch.nn.functional.one_hot(labels, n_classes).double()
+
+
+def _blocks(
+    samples: int, train: Sequence[NDArray[np.int64]]
+) -> Iterator[tuple[NDArray[np.int64], list[int]]]:
+    """Sets of rows with the folds that they train: the large sets that several folds share, then each fold's rest."""
+    trains = np.zeros((samples, len(train)), bool)
+    for fold, rows in enumerate(train):
+        trains[rows, fold] = True
+    patterns, pattern_of, counts = np.unique(trains, axis=0, return_inverse=True, return_counts=True)
+    shared = (counts >= SHARED_ROWS) & (patterns.sum(1) > 1)
+    for number in np.flatnonzero(shared):
+        yield np.flatnonzero(pattern_of == number), np.flatnonzero(patterns[number]).tolist()
+    alone = ~shared[pattern_of]
+    for fold in range(len(train)):
+        yield np.flatnonzero(trains[:, fold] & alone), [fold]
+
+
+def _scale(variance: Tensor, mean_square: Tensor) -> Tensor:
+    varies = variance > CONSTANT * mean_square
+    return torch.where(varies, torch.where(varies, variance, 1.0).rsqrt(), 0.0)
+
+
+def _from_sums(sums: _Sums) -> Spectrum:
+    """From X'X, by its eigenvectors (width, width): for more rows than features."""
+    n = float(sums.counts.sum())
+    total = sums.class_sums.sum(0)
+    mean, square = total / n, sums.gram.diagonal() / n
+    scale = _scale(square - mean.square(), square)
+    gram = scale[:, None] * (sums.gram - n * torch.outer(mean, mean)) * scale
+    values, vectors = _eigh(gram, max(int(n), len(mean)))
+    centred = (sums.class_sums - sums.counts[:, None] * mean) * scale
+    return Spectrum(int(n), mean, scale, vectors, values, vectors.T @ centred.T, sums.counts / n)
+
+
+def _from_rows(features: Tensor, labels: Tensor, rows: NDArray[np.int64], n_classes: int) -> Spectrum:
+    """From XX', by its eigenvectors (rows, rows): for more features than rows."""
+    index = torch.from_numpy(rows).to(features.device)
+    x, y = features[index].double(), _one_hot(labels[index], n_classes)
+    mean = x.mean(0)
+    centred = x - mean
+    scale = _scale(centred.square().mean(0), x.square().mean(0))
+    centred *= scale
+    values, left = _eigh(centred @ centred.T, max(x.shape))
+    vectors = centred.T @ (left / values.sqrt())
+    return Spectrum(len(rows), mean, scale, vectors, values, values.sqrt()[:, None] * (left.T @ y), y.mean(0))
+
+
+def _eigh(gram: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Positive eigenvalues, ascending, and their eigenvectors; what is below the rounding of the largest is 0."""
+    if not torch.isfinite(gram).all():
+        raise NonFiniteLossError(
+            "no head can be fitted: features of the backbone are not finite; take other weights"
+        )
+    values, vectors = torch.linalg.eigh(gram)
+    positive = values > values[-1].clamp(min=0) * size * torch.finfo(values.dtype).eps
+    return values[positive], vectors[:, positive]

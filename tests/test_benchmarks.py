@@ -1,0 +1,59 @@
+"""The benchmarks run, on next to nothing; what they print on real work is in reports/benchmarks.md."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+TINY = ["--backbones", "test_resnet", "--repeats", "1", "--batches", "1", "--batch", "8", "--size", "32"]
+
+
+def _run(tmp_path: Path, name: str, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / f"{name}.py"), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ENSEMBLER_CACHE": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_training_path_is_given_as_a_share_of_bare_training(tmp_path: Path) -> None:
+    assert "test_resnet" in (text := _run(tmp_path, "training", *TINY))
+    assert ", bar 0.90: " in text
+
+
+def test_the_gpu_benchmark_says_where_there_is_none_and_runs_on_a_cpu_when_told(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert _run(tmp_path, "gpu") == "no GPU here: nothing is measured\n"
+    assert "| test_resnet |" in _run(tmp_path, "gpu", "--cpu", *TINY)
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    sys.path.insert(0, str(FOLDER))
+    try:
+        from measure import interleave, ratio, verdict
+    finally:
+        sys.path.remove(str(FOLDER))
+    calls: list[str] = []
+    values = {"a": iter([99.0, 2.0, 6.0, 8.0]), "b": iter([1.0, 1.0, 2.0, 4.0])}
+
+    def way(name: str) -> float:
+        calls.append(name)
+        return next(values[name])
+
+    results = interleave({"a": lambda: way("a"), "b": lambda: way("b")}, 3)
+    assert calls == ["a", "b"] * 4
+    assert results == {"a": [2.0, 6.0, 8.0], "b": [1.0, 2.0, 4.0]}  # the first round warms up
+    assert ratio(results, "a", "b") == (2.0, 2.0, 3.0)
+    assert [verdict(1.0, 0.9, True), verdict(1.0, 0.9, False)] == ["ok", "short of the bar"]

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from ensembler.errors import ConfigError
 from ensembler.training import augment as module
-from ensembler.training.augment import BatchAugment, _hue_rotation, sampling_grid
+from ensembler.training.augment import BatchAugment, _hue_rotation, erased_boxes
+from ensembler.training.recipe import Recipe
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -148,8 +150,103 @@ def test_the_input_is_not_changed() -> None:
     assert torch.equal(images, before)
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 9)])
-def test_the_sampling_grid_is_that_of_affine_grid(height: int, width: int) -> None:
-    warp = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
-    expected = torch.nn.functional.affine_grid(warp, [4, 3, height, width], align_corners=False)
-    torch.testing.assert_close(sampling_grid(warp, height, width), expected, atol=1e-5, rtol=1e-5)
+POLICIES = ("standard", "trivial", "rand")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_each_policy_keeps_the_shape_and_the_input_and_follows_the_seed(policy: str) -> None:
+    augment = BatchAugment(MEAN, STD, policy=policy, erasing=0.5)
+    images = _images(32)
+    before = images.clone()
+    out = augment(images, _generator(3))
+    assert out.shape == (32, 3, 20, 20)
+    assert out.dtype == torch.float32
+    assert torch.equal(images, before)
+    assert torch.equal(out, augment(images, _generator(3)))
+    assert not torch.allclose(out, augment(images, _generator(4)))
+    lowest, highest = _reference(
+        torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 1, 3)
+    )
+    if policy != "standard":  # whose colours may leave the range
+        assert (out >= lowest - 1e-4).all()
+        assert (out <= highest + 1e-4).all()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_policy_mixes_images_of_a_batch(policy: str) -> None:
+    augment = BatchAugment(MEAN, STD, policy=policy, rand_ops=3, erasing=0.5)
+    images, others = _images(64), _images(64, seed=1)
+    others[::3] = images[::3]
+    first, second = augment(images, _generator()), augment(others, _generator())
+    torch.testing.assert_close(first[::3], second[::3], atol=1e-4, rtol=0)
+
+
+def test_a_policy_without_flip_differs_by_the_mirror_alone() -> None:
+    """At magnitude 0 hardly anything else happens, and what does happen does not know left from right."""
+    images, options = _images(200), {"rand_ops": 1, "rand_magnitude": 0.0}
+    turned = BatchAugment(MEAN, STD, policy="rand", **options)(images, _generator())
+    straight = BatchAugment(MEAN, STD, flip=False, policy="rand", **options)(images, _generator())
+    pairs = list(zip(turned, straight, strict=True))
+    same = torch.tensor([torch.allclose(a, b, atol=1e-3) for a, b in pairs])
+    mirrored = torch.tensor([torch.allclose(a, b.flip(2), atol=1e-3) for a, b in pairs])
+    assert torch.equal(same, ~mirrored)
+    assert 70 < int(mirrored.sum()) < 130
+
+
+def test_an_unknown_policy_is_named() -> None:
+    with pytest.raises(ConfigError, match="unknown policy 'trivail'; did you mean 'trivial'"):
+        BatchAugment(MEAN, STD, policy="trivail")
+
+
+def test_a_recipe_hands_over_everything_that_it_says_about_augmentation() -> None:
+    recipe = Recipe(augment=0.7, flip=False, policy="rand", rand_ops=3, rand_magnitude=12.0, erasing=0.2)
+    by_recipe = BatchAugment.from_recipe(MEAN, STD, recipe)
+    by_hand = BatchAugment(MEAN, STD, 0.7, False, policy="rand", rand_ops=3, rand_magnitude=12.0, erasing=0.2)
+    assert torch.equal(by_recipe(_images(32), _generator()), by_hand(_images(32), _generator()))
+    for change in ({"policy": "trivial"}, {"rand_ops": 1}, {"rand_magnitude": 3.0}, {"erasing": 0.9}):
+        values = {"policy": "rand", "rand_ops": 3, "rand_magnitude": 12.0, "erasing": 0.2} | change
+        other = BatchAugment(MEAN, STD, 0.7, False, **values)  # type: ignore[arg-type]
+        assert not torch.equal(other(_images(32), _generator()), by_hand(_images(32), _generator()))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_erasing_changes_the_erased_rectangles_and_nothing_else(policy: str) -> None:
+    images = _images(64)
+    whole = BatchAugment(MEAN, STD, policy=policy)(images, _generator())
+    erased = BatchAugment(MEAN, STD, policy=policy, erasing=0.5)(images, _generator())
+    gone = (erased == 0).all(1)
+    torch.testing.assert_close(erased, torch.where(gone[:, None], 0.0, whole), atol=0, rtol=0)
+    for mask in gone[gone.flatten(1).float().mean(1) > 0.015]:
+        holes = (mask.any(1)[:, None] & mask.any(0)[None, :]).sum()
+        assert int(mask.sum()) <= int(holes)
+    assert 15 < int((gone.flatten(1).float().mean(1) > 0.015).sum()) < 49
+
+
+def test_erasing_alone_cuts_holes_into_the_plain_image() -> None:
+    augment = BatchAugment(MEAN, STD, strength=0, flip=False, erasing=1.0)
+    images = _images(8)
+    out, plain = augment(images, _generator()), augment.plain(images)
+    gone = (out == 0).all(1)
+    for mask in gone:
+        assert torch.equal(mask, mask.any(1)[:, None] & mask.any(0)[None, :])  # one rectangle
+        assert 0.01 < float(mask.float().mean()) < 0.36
+    assert torch.equal(out, torch.where(gone[:, None], 0.0, plain))
+
+
+def test_erased_boxes_have_the_areas_and_aspects_of_the_paper_and_lie_inside() -> None:
+    boxes = erased_boxes(4000, 400, 300, 0.25, _generator())
+    drawn = boxes[boxes[:, 2] > 0].double()
+    assert 850 < len(drawn) < 1150
+    assert (boxes[boxes[:, 2] == 0] == 0).all()
+    top, left, height, width = drawn.T
+    assert (drawn >= 0).all()
+    assert (top + height <= 400).all()
+    assert (left + width <= 300).all()
+    area, aspect = height * width / (400 * 300), height / width
+    assert 0.019 < area.min() < 0.03
+    assert 0.32 < area.max() < 0.332
+    assert 0.29 < aspect.min() < 0.32
+    assert 3.1 < aspect.max() < 3.45
+    assert 0.45 < float((aspect > 1).double().mean()) < 0.55  # no side is preferred
+    assert top.std() > 60
+    assert left.std() > 40

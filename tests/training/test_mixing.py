@@ -69,3 +69,38 @@ def test_off_is_off_and_draws_nothing() -> None:
     assert mixed is images
     assert labels is targets
     assert torch.equal(generator.get_state(), _generator().get_state())
+
+
+def _shares(mixup: float, cutmix: float, n: int = 2000) -> torch.Tensor:
+    """What each image keeps of itself."""
+    _, labels = mix(torch.zeros(n, 3, 16, 16), torch.eye(n), mixup, cutmix, _generator())
+    return labels.diagonal()
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
+def test_the_shares_of_mixup_are_of_its_beta_distribution(alpha: float) -> None:
+    shares = _shares(alpha, 0.0)
+    assert float(shares.mean()) == pytest.approx(0.5, abs=0.03)
+    assert float(shares.var()) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.15)
+
+
+def test_each_image_is_mixed_into_one_other() -> None:
+    """The partners are a permutation, so no image of a batch counts more than another."""
+    _, labels = mix(torch.zeros(64, 3, 16, 16), torch.eye(64), 1.0, 0.0, _generator())
+    others = labels.clone().fill_diagonal_(0) > 0
+    assert int(others.sum(0).max()) == int(others.sum(1).max()) == 1
+    assert int(others.sum()) > 55
+
+
+def test_a_large_alpha_of_cutmix_pastes_half_an_image_less_what_hangs_over() -> None:
+    shares = _shares(0.0, 100.0)
+    assert 0.5 <= float(shares.mean()) < 0.75
+    assert float(shares.min()) > 0.25
+
+
+def test_boxes_come_from_everywhere() -> None:
+    images, targets = _batch(400)
+    mixed, _ = mix(images, targets, 0.0, 1.0, _generator())
+    pasted = (mixed != images)[:, 0].float().mean(0)  # how often each pixel is pasted
+    assert float(pasted.min()) > 0.1
+    assert float(pasted.max()) < 0.6

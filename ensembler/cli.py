@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 import traceback
@@ -63,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=verb)
         return sub
 
+    sub = add("init", _init, "look at images and write a config for them, with the reason of every choice")
+    sub.add_argument(
+        "images", metavar="IMAGES", help="a folder with one folder a class, or a .csv or .parquet manifest"
+    )
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: <name of the images>.yaml)")
+
     for name, verb, summary in (
         ("run", _run, "all the stages of an experiment; run it again to resume"),
         ("sweep", _sweep, "train what is missing, and no more"),
@@ -115,10 +122,22 @@ def parser() -> argparse.ArgumentParser:
     sub = add("list", _list, "names that a config may use")
     sub.add_argument("kind", choices=("combiners", "backbones", "strategies", "metrics"))
     sub.add_argument("pattern", nargs="?", default="*", help="shell pattern (default: *)")
+    sub.add_argument(
+        "--costs",
+        action="store_true",
+        help="of backbones: family, size, cost and licence; without a pattern those that init proposes",
+    )
     return top
 
 
 # ---------------------------------------------------------------------- verbs
+
+
+def _init(args: argparse.Namespace) -> None:
+    from .draft import write_draft
+
+    file = write_draft(args.images, args.output, print)
+    print(f"\nwrote {_shown(file)}\nnext: ensembler run {shlex.quote(_shown(file))}")
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -212,6 +231,9 @@ def _list(args: argparse.Namespace) -> None:
     import fnmatch
 
     names: Sequence[str]
+    if args.costs:
+        _list_costs(args.kind, args.pattern)
+        return
     if args.kind == "backbones":
         from .training.backbone import list_backbones
 
@@ -228,6 +250,24 @@ def _list(args: argparse.Namespace) -> None:
         }
         names = fnmatch.filter(tables[args.kind], args.pattern)
     print("\n".join(names))
+
+
+def _list_costs(kind: str, pattern: str) -> None:
+    from .errors import ConfigError
+
+    if kind != "backbones":
+        raise ConfigError(f"list {kind} --costs: only backbones have costs; leave --costs out")
+    from .training.backbone import list_backbones
+    from .training.portfolio import PORTFOLIO, cost_table
+
+    names = [entry.name for entry in PORTFOLIO] if pattern == "*" else list_backbones(pattern)
+    if not names:
+        raise ConfigError(f"list backbones {pattern!r}: no backbone matches; see them all without a pattern")
+    # Line by line, because each takes a moment: so the widths are those of what may come.
+    widths = [max(map(len, names)), len("self-supervised"), 8, 12, 11, 5, 7]
+    for line in cost_table(names):
+        cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip(), flush=True)
 
 
 def _show(board: Leaderboard) -> None:

@@ -224,6 +224,7 @@ class Experiment:
 
     def _find_backbones(self) -> list[ReadyBackbone]:
         from .training.backbone import describe
+        from .training.licences import refuse_unaccepted
         from .training.weights import find_weights
         from .tuning.arms import ReadyBackbone
 
@@ -231,6 +232,7 @@ class Experiment:
         for number, setting in enumerate(self.config.backbones):
             try:
                 info = describe(setting.name)
+                refuse_unaccepted(setting.name, info.licence, setting.weights, self.config.accept_licenses)
                 weights = find_weights(setting.name, setting.weights, self.config.base_dir)
             except BackboneError as error:
                 raise type(error)(f"{self.config.file} backbones.{number}: {error}") from error
@@ -320,7 +322,7 @@ class Experiment:
 def _cut(candidate: Candidate, wanted: int) -> str:
     """What a budget took from a candidate, or ""."""
     epochs = candidate.recipe.epochs
-    return f"{epochs} of {wanted} epochs: budget" if candidate.strategy != "probe" and epochs < wanted else ""
+    return f"{epochs} of {wanted} epochs: budget" if not candidate.frozen_body and epochs < wanted else ""
 
 
 def _commit(folder: Path) -> str | None:

@@ -30,7 +30,7 @@ KEYS = {
 }  # fmt: skip
 
 VERBS = {
-    "run", "sweep", "combine", "compare", "leaderboard", "report", "export", "predict", "app", "list",
+    "init", "run", "sweep", "combine", "compare", "leaderboard", "report", "export", "predict", "app", "list",
 }  # fmt: skip
 
 
@@ -420,3 +420,35 @@ def test_the_hub_out_of_reach_is_one_line_within_seconds(tmp_path: Path, write_i
     assert "the hub is out of reach (ConnectionRefusedError" in done.stderr
     assert time.perf_counter() - began < 30  # most of it is the import of torch and timm
     assert not (tmp_path / "runs" / "x").exists()
+
+
+def test_weights_that_forbid_commercial_use_have_to_be_accepted(
+    tmp_path: Path, write_images: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    write_images(tmp_path / "images", n=12)
+    text = (
+        "name: x\ndata: {source: images, image_size: 32}\nfolds: {k: 2}\nbackbones: [convnextv2_atto.fcmae]\n"
+    )
+    config = tmp_path / "x.yaml"
+    config.write_text(text)
+    error = _fails(["run", str(config), "-o", str(tmp_path / "run")], capsys)
+    assert "x.yaml backbones.0: backbone 'convnextv2_atto.fcmae': its weights are under cc-by-nc-4.0" in error
+    assert "`accept_licenses: [cc-by-nc-4.0]`" in error
+    config.write_text(text + "accept_licenses: [cc-by-nc-4.0]\n")
+    assert "the hub is out of reach" in _fails(["run", str(config), "-o", str(tmp_path / "run")], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_costs_are_listed_for_backbones_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "backbones", "test_resnet", "--costs"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert " ".join(header.split()) == "name family M params GFLOP at 224 MB an image top-1 licence"
+    assert row.split()[:2] == ["test_resnet", "CNN"]
+    assert row.split()[-1] == "apache-2.0"
+    assert header.index("licence") == row.index("apache-2.0")
+    assert "only backbones have costs" in _fails(["list", "metrics", "--costs"], capsys)
+    assert "no backbone matches" in _fails(["list", "backbones", "nothing*", "--costs"], capsys)

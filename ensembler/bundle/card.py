@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..training.licences import forbids_commercial_use
+
 #: Characters that Markdown could read as more than themselves, as far as names may hold them.
 _MARKUP = "\\`*[]|$"
 
@@ -58,6 +60,12 @@ def model_card(
         + " |"
         for m in members
     ]
+    bound = sorted({m["licence"] for m in members if m["licence"] and m["weights"] != "random"})
+    terms = "".join(
+        f"\nWhat started from published weights under {_text(licence)} may not be used commercially.\n"
+        for licence in bound
+        if forbids_commercial_use(licence)
+    )
     body = f"""
 # {_text(name)}: {_text(row["name"])}
 
@@ -85,7 +93,7 @@ Every member is the average of its {data["k"]} fold models, and `{row["name"]}` 
 | member | architecture | weights it started from | licence of the architecture's published weights |
 |---|---|---|---|
 {chr(10).join(listed)}
-
+{terms}
 ## Data and intended use
 
 Trained on {data["images"]} images at {data["image_size"]} x {data["image_size"]} pixels (content fingerprint

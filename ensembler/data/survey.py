@@ -94,8 +94,8 @@ class Survey:
         advice = "; copies in two folds flatter every score: keep one of each" if extra else ""
         lines.append(f"exact copies: {_many(extra, 'file')}{advice}")
         lines += [f"  {' = '.join(printable(i) for i in same)}" for same in self.copies[:SHOWN]]
-        for same in self.conflicts:
-            told = ", ".join(f"{printable(i)} is {printable(name)!r}" for i, name in same)
+        for labelled in self.conflicts:
+            told = ", ".join(f"{printable(i)} is {printable(name)!r}" for i, name in labelled)
             lines.append(f"  conflicting labels for the same bytes: {told}")
         for same in self.leaks:
             lines.append(f"  both a test image and not: {' = '.join(printable(i) for i in same)}")

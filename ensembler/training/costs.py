@@ -6,11 +6,16 @@ a second, so these are asked where the numbers are shown, never at the start of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..errors import BackboneError
 from .backbone import count_parameters, create
 
 #: Bytes a parameter takes in training: float32 weight, gradient, and the two moments of AdamW.
@@ -20,6 +25,7 @@ BYTES_PER_PARAMETER = 16
 _TRACED = 2
 
 
+@cache
 def flops(name: str, image_size: int) -> int:
     """Floating-point operations of one forward pass of one image; a multiply-add counts as two.
 
@@ -31,12 +37,12 @@ def flops(name: str, image_size: int) -> int:
         image_size: side in pixels.
 
     Raises:
-        BackboneError: see `create`.
+        BackboneError: see `create`; or it takes no pictures of this size.
     """
     with torch.device("meta"):
         # Without gradients, or the counter's hooks ask for those of inputs that have none.
         model = create(name, 0, image_size=image_size).eval().requires_grad_(False)
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, _tracing(name, image_size):
             model(torch.empty(1, 3, image_size, image_size))
     return int(counter.get_total_flops())
 
@@ -49,11 +55,28 @@ def training_bytes(name: str, image_size: int, batch_size: int) -> int:
     gradients of activations, and what the driver itself holds; leave a third of a device's memory free for them.
 
     Raises:
-        BackboneError: see `create`.
+        BackboneError: see `create`; or it takes no pictures of this size.
     """
+    params, image = _params_and_saved_bytes(name, image_size)
+    return BYTES_PER_PARAMETER * params + batch_size * image
+
+
+@cache
+def _params_and_saved_bytes(name: str, image_size: int) -> tuple[int, int]:
     with torch.device("meta"):
         model = create(name, 0, image_size=image_size).train()
-    return BYTES_PER_PARAMETER * count_parameters(model) + batch_size * _saved_bytes(model, image_size)
+    with _tracing(name, image_size):
+        return count_parameters(model), _saved_bytes(model, image_size)
+
+
+@contextmanager
+def _tracing(name: str, image_size: int) -> Iterator[None]:
+    """Turns what a model says of a picture that it cannot take into an error that names both."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BackboneError(f"backbone {name!r}: cannot take {image_size} pixels: {reason}") from error
 
 
 def _saved_bytes(model: nn.Module, image_size: int) -> int:

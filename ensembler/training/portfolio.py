@@ -6,11 +6,12 @@ Sizes and licences are asked of timm where they are needed; only what timm's pac
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import BackboneError
 from .backbone import describe, lineage
-from .licences import forbids_commercial_use
 
 Family = Literal["CNN", "ViT", "hybrid", "MLP", "self-supervised", "CLIP"]
 
@@ -96,8 +97,11 @@ def family_of(name: str) -> Family:
     return "MLP" if module in _MLPS else "CNN"
 
 
-def cost_table(names: list[str], image_size: int = 224) -> list[list[str]]:
+def cost_table(names: list[str], image_size: int = 224) -> Iterator[list[str]]:
     """A header and a line of text a backbone: name, family, parameters, operations, memory, top-1, licence.
+
+    Memory is what training keeps of one image; operations and memory of a backbone that takes no pictures of this
+    size are "impossible".
 
     Args:
         names: timm's.
@@ -109,19 +113,24 @@ def cost_table(names: list[str], image_size: int = 224) -> list[list[str]]:
     from .costs import flops, training_bytes
 
     known = {entry.name: entry.top1 for entry in PORTFOLIO}
-    lines = [["name", "family", "M params", f"GFLOP at {image_size}", "MB an image", "top-1", "licence"]]
+    yield ["name", "family", "M params", f"GFLOP at {image_size}", "MB an image", "top-1", "licence"]
     for name in names:
-        info = describe(name)
-        image = training_bytes(name, image_size, 1) - training_bytes(name, image_size, 0)
-        top1 = known.get(name)
+        info, top1 = describe(name), known.get(name)
+        try:
+            operations = f"{flops(name, image_size) / 1e9:.2f}"
+            image = training_bytes(name, image_size, 1) - training_bytes(name, image_size, 0)
+            memory = f"{image / 1e6:.0f}"
+        except (
+            BackboneError
+        ):  # some architectures take pictures of one size alone; the others are still of interest
+            operations = memory = "impossible"
         licence = info.licence or "unknown"
-        lines.append([
+        yield [
             name,
             family_of(name),
             f"{info.params / 1e6:.1f}",
-            f"{flops(name, image_size) / 1e9:.2f}",
-            f"{image / 1e6:.0f}",
+            operations,
+            memory,
             "" if top1 is None else f"{top1:.1f}",
-            f"{licence} (not commercial)" if forbids_commercial_use(licence) else licence,
-        ])  # fmt: skip
-    return lines
+            f"{licence} (not commercial)" if info.non_commercial else licence,
+        ]

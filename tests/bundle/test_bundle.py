@@ -171,6 +171,14 @@ def test_the_card_tells_verdict_members_licence_and_scores(
     assert "ant, bee, cow" in body
 
 
+def test_the_card_says_what_may_not_be_sold() -> None:
+    member = {"name": "m", "architecture": "net", "weights": "w.safetensors#1", "licence": "cc-by-nc-4.0"}
+    told = "published weights under cc-by-nc-4.0 may not be used commercially"
+    assert told in _card(members=[member])
+    assert told not in _card(members=[{**member, "weights": "random"}])
+    assert "commercially" not in _card(members=[{**member, "licence": "mit"}])
+
+
 def _card(**changes: Any) -> str:
     row = {"name": "mean", "metric": "log_loss", "cv": 0.5, "cv_low": 0.4, "cv_high": 0.6, "accuracy": 0.9,
            "log_loss": 0.5, "ece": None, "test": None}  # fmt: skip

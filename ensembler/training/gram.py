@@ -1,4 +1,4 @@
-"""The linear algebra behind heads on frozen features: for each fold the spectrum of its train rows, from shared sums.
+"""The linear algebra behind heads on frozen features: the normal equations of each fold, from shared sums.
 
 A fold's Gram matrix is a sum over its rows, and most rows train the same folds as many others do. So the sums are
 taken once for each set of rows that train the same folds, and added up a fold. They are added and never subtracted:
@@ -25,6 +25,9 @@ SHARED_ROWS = 64
 
 #: Rows turned into float64 at a time.
 CHUNK_ROWS = 8192
+
+#: Columns of a Gram matrix filled at a time.
+PANEL = 64
 
 #: A feature whose variance is this small beside its mean square is constant: what is left is rounding.
 CONSTANT = 1e-12
@@ -73,10 +76,51 @@ class Spectrum:
         return weight, bias.double() - weight @ self.mean
 
 
-def spectra(
+@dataclass(frozen=True, eq=False)
+class Normal:
+    """The normal equations of least squares on a fold's train rows, standardised, with one-hot targets.
+
+    With X the standardised rows (rows, width) they are X'X W = X'Y, or, where there are more features than rows,
+    XX' A = Y with W = X'A: the smaller of the two.
+
+    Attributes:
+        matrix: float64 (size, size), X'X or XX'; only its upper triangle means anything.
+        right: float64 (size, classes), X'Y or the centred Y.
+        dual: X float64 (rows, width) where `matrix` is XX', else None.
+        rows: number of train rows.
+        mean: float64 (width,).
+        scale: float64 (width,), one over the standard deviation; 0 for a constant feature.
+        shares: float64 (classes,), of each class among the rows.
+    """
+
+    matrix: Tensor
+    right: Tensor
+    dual: Tensor | None
+    rows: int
+    mean: Tensor
+    scale: Tensor
+    shares: Tensor
+
+    def standardise(self, features: Tensor) -> Tensor:
+        """float64 (rows, width) of raw features."""
+        return (features.double() - self.mean) * self.scale
+
+    def spectrum(self) -> Spectrum:
+        """The eigenvectors of X'X; what is below the rounding of the largest eigenvalue is 0."""
+        values, vectors = torch.linalg.eigh(self.matrix, UPLO="U")
+        size = max(self.rows, len(self.mean))
+        positive = values > values[-1].clamp(min=0) * size * torch.finfo(values.dtype).eps
+        values, vectors = values[positive], vectors[:, positive]
+        targets = vectors.T @ self.right
+        if self.dual is not None:
+            vectors, targets = self.dual.T @ (vectors / values.sqrt()), values.sqrt()[:, None] * targets
+        return Spectrum(self.rows, self.mean, self.scale, vectors, values, targets, self.shares)
+
+
+def normal_equations(
     features: Tensor, labels: Tensor, train: Sequence[NDArray[np.int64]], n_classes: int
-) -> list[Spectrum]:
-    """The spectrum of each fold.
+) -> list[Normal]:
+    """Those of each fold.
 
     Args:
         features: float32 (samples, width).
@@ -99,15 +143,21 @@ def spectra(
         part.add_rows(features, labels, rows)
         for member in members:
             sums[narrow[member]].add(part)
-    return [
+    found = [
         _from_sums(sums[fold]) if fold in sums else _from_rows(features, labels, rows, n_classes)
         for fold, rows in enumerate(train)
     ]
+    for one in found:
+        if not torch.isfinite(one.matrix.diagonal()).all():
+            raise NonFiniteLossError(
+                "no head can be fitted: features of the backbone are not finite; take other weights"
+            )
+    return found
 
 
 @dataclass(eq=False)
 class _Sums:
-    """X'X (width, width), the sum of each class (classes, width) and the number of its rows; all float64."""
+    """The upper triangle of X'X, each class's sum (classes, width) and number of rows (classes,); all float64."""
 
     gram: Tensor
     class_sums: Tensor
@@ -123,7 +173,9 @@ class _Sums:
         for part in index.split(CHUNK_ROWS):
             x = features[part].double()
             y = _one_hot(labels[part], len(self.counts))
-            self.gram.addmm_(x.T, x)
+            for start in range(0, x.shape[1], PANEL):  # a symmetric product, for which torch has no call
+                stop = start + PANEL
+                self.gram[start:stop, start:].addmm_(x[:, start:stop].T, x[:, start:])
             self.class_sums.addmm_(y.T, x)
             self.counts += y.sum(0)
 
@@ -158,37 +210,22 @@ def _scale(variance: Tensor, mean_square: Tensor) -> Tensor:
     return torch.where(varies, torch.where(varies, variance, 1.0).rsqrt(), 0.0)
 
 
-def _from_sums(sums: _Sums) -> Spectrum:
-    """From X'X, by its eigenvectors (width, width): for more rows than features."""
+def _from_sums(sums: _Sums) -> Normal:
     n = float(sums.counts.sum())
     total = sums.class_sums.sum(0)
     mean, square = total / n, sums.gram.diagonal() / n
     scale = _scale(square - mean.square(), square)
-    gram = scale[:, None] * (sums.gram - n * torch.outer(mean, mean)) * scale
-    values, vectors = _eigh(gram, max(int(n), len(mean)))
+    matrix = sums.gram.addr_(mean, mean, alpha=-n).mul_(scale[:, None]).mul_(scale)
     centred = (sums.class_sums - sums.counts[:, None] * mean) * scale
-    return Spectrum(int(n), mean, scale, vectors, values, vectors.T @ centred.T, sums.counts / n)
+    return Normal(matrix, centred.T, None, int(n), mean, scale, sums.counts / n)
 
 
-def _from_rows(features: Tensor, labels: Tensor, rows: NDArray[np.int64], n_classes: int) -> Spectrum:
-    """From XX', by its eigenvectors (rows, rows): for more features than rows."""
+def _from_rows(features: Tensor, labels: Tensor, rows: NDArray[np.int64], n_classes: int) -> Normal:
     index = torch.from_numpy(rows).to(features.device)
     x, y = features[index].double(), _one_hot(labels[index], n_classes)
     mean = x.mean(0)
     centred = x - mean
     scale = _scale(centred.square().mean(0), x.square().mean(0))
     centred *= scale
-    values, left = _eigh(centred @ centred.T, max(x.shape))
-    vectors = centred.T @ (left / values.sqrt())
-    return Spectrum(len(rows), mean, scale, vectors, values, values.sqrt()[:, None] * (left.T @ y), y.mean(0))
-
-
-def _eigh(gram: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Positive eigenvalues, ascending, and their eigenvectors; what is below the rounding of the largest is 0."""
-    if not torch.isfinite(gram).all():
-        raise NonFiniteLossError(
-            "no head can be fitted: features of the backbone are not finite; take other weights"
-        )
-    values, vectors = torch.linalg.eigh(gram)
-    positive = values > values[-1].clamp(min=0) * size * torch.finfo(values.dtype).eps
-    return values[positive], vectors[:, positive]
+    shares = y.mean(0)
+    return Normal(centred @ centred.T, y - shares, centred, len(rows), mean, scale, shares)

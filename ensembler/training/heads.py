@@ -1,7 +1,7 @@
 """Linear heads on frozen features, of all folds at once; the penalty of each is chosen on its fold's monitor rows.
 
 logistic   the lowest log loss that a penalised linear head can have; what fine-tuning starts from
-ridge      least squares on one-hot targets: an eigendecomposition a fold, then a division a penalty
+ridge      least squares on one-hot targets: one reduction a fold, then next to nothing a penalty
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import NonFiniteLossError
-from .gram import Spectrum, spectra
+from .gram import Normal, normal_equations
 from .logistic import fit_logistic
-from .ridge import fit_scales, held_out_scale, ridge_coefficients
+from .ridge import RidgePath, fit_scales, left_out_values
 
 Index = NDArray[np.int64]
 
@@ -77,13 +77,12 @@ def fit_heads(
     y = torch.from_numpy(np.require(labels, np.int64, "W")).to(device)
     solve = _FIT[kind]
     heads = []
-    found = spectra(x, y, [train for train, _ in folds], n_classes)
-    for spectrum, (train, monitor) in zip(found, folds, strict=True):
+    found = normal_equations(x, y, [train for train, _ in folds], n_classes)
+    for normal, (train, monitor) in zip(found, folds, strict=True):
         rows, choice = (torch.from_numpy(np.asarray(part)).to(device) for part in (train, monitor))
-        coefficients, bias, penalty = solve(
-            spectrum, (spectrum.project(x[rows]), y[rows]), (spectrum.project(x[choice]), y[choice])
-        )
-        weight, bias = (t.float().cpu().numpy() for t in spectrum.unproject(coefficients, bias))
+        coefficients, shift, penalty = solve(normal, (x[rows], y[rows]), (x[choice], y[choice]))
+        raw = coefficients.T * normal.scale
+        weight, bias = (t.float().cpu().numpy() for t in (raw, shift - raw @ normal.mean))
         heads.append(LinearHead(np.ascontiguousarray(weight), bias, penalty))
     return heads
 
@@ -113,32 +112,37 @@ def fit_head(
 
 # ---------------------------------------------------------------------- the two kinds
 
-#: Projected rows (rows, rank) and their labels.
+#: Raw features (rows, width) and labels.
 Rows = tuple[Tensor, Tensor]
-#: (spectrum, train, monitor) -> coefficients (rank, classes), bias (classes,), the penalty chosen
-Fit = Callable[[Spectrum, Rows, Rows], tuple[Tensor, Tensor, float]]
+#: (normal, train, monitor) -> for standardised features float64 (width, classes), (classes,), and the penalty chosen
+Fit = Callable[[Normal, Rows, Rows], tuple[Tensor, Tensor, float]]
 
 
-def _logistic(spectrum: Spectrum, train: Rows, monitor: Rows) -> tuple[Tensor, Tensor, float]:
+def _logistic(normal: Normal, train: Rows, monitor: Rows) -> tuple[Tensor, Tensor, float]:
     penalties = torch.tensor(PENALTIES["logistic"], device=train[0].device)
-    coefficients, bias = fit_logistic(*train, spectrum.values, penalties, len(spectrum.shares))
-    logits = torch.einsum("mr,prc->pmc", monitor[0], coefficients) + bias[:, None]
+    spectrum = normal.spectrum()
+    n_classes = len(normal.shares)
+    coefficients, bias = fit_logistic(
+        spectrum.project(train[0]), train[1], spectrum.values, penalties, n_classes
+    )
+    logits = torch.einsum("mr,prc->pmc", spectrum.project(monitor[0]), coefficients) + bias[:, None]
     best = _lowest_loss(logits, monitor[1])
-    return coefficients[best], bias[best], PENALTIES["logistic"][best]
+    return spectrum.vectors @ coefficients[best].double(), bias[best].double(), PENALTIES["logistic"][best]
 
 
-def _ridge(spectrum: Spectrum, train: Rows, monitor: Rows) -> tuple[Tensor, Tensor, float]:
+def _ridge(normal: Normal, train: Rows, monitor: Rows) -> tuple[Tensor, Tensor, float]:
     """Least squares knows no probabilities: each penalty is judged at the scale that suits its monitor rows best.
 
     The head that is kept is scaled by what suits its train rows, each predicted without itself: they are many, and
     calibration on the monitor rows, as of every other candidate, then starts from about the right place.
     """
-    penalties = torch.tensor(PENALTIES["ridge"], dtype=torch.float64, device=train[0].device)
-    coefficients = ridge_coefficients(spectrum, penalties)
-    values = torch.einsum("mr,prc->pmc", monitor[0], coefficients.float()) + spectrum.shares.float()
+    path = RidgePath(normal, PENALTIES["ridge"])
+    values = path.values(monitor[0])
     best = _lowest_loss(values * fit_scales(values, monitor[1])[:, None, None], monitor[1])
-    scale = held_out_scale(spectrum, *train, coefficients[best], float(penalties[best]))
-    return scale * coefficients[best], scale * spectrum.shares, PENALTIES["ridge"][best]
+    coefficients, penalty = path.coefficients(best), PENALTIES["ridge"][best]
+    left_out = left_out_values(normal, *train, coefficients, penalty)
+    scale = fit_scales(left_out.float()[None], train[1])[0].double()
+    return scale * coefficients, scale * normal.shares, penalty
 
 
 def _lowest_loss(logits: Tensor, labels: Tensor) -> int:

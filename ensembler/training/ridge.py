@@ -1,11 +1,20 @@
-"""Ridge heads from a fold's spectrum: every penalty is a division (Hoerl & Kennard 1970)."""
+"""Ridge heads for every penalty from one reduction of a fold's normal equations (Hoerl & Kennard 1970; Eldén 1977).
+
+The matrix is reduced to tridiagonal form, Q T Q', at a third of the price of its eigenvectors. A penalty is added to
+the diagonal of T, and a tridiagonal system is solved in no time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.linalg import lapack
 from torch import Tensor
 
-from .gram import Spectrum
+from .gram import Normal
 from .logistic import Line
 
 #: Largest factor between decision values and logits: beyond it a softmax of values around 1 says nothing new.
@@ -14,21 +23,64 @@ MAX_SCALE = 50.0
 #: The search for a scale ends where the slope of the loss has fallen to this share.
 SLOPE_SHARE = 1e-4
 
+#: Columns that LAPACK reduces at a time.
+BLOCK = 64
 
-def ridge_coefficients(spectrum: Spectrum, penalties: Tensor) -> Tensor:
-    """Minimisers of |Y - 1 bias' - X W|^2 / rows + penalty |W|^2 for one-hot Y, in the basis of the eigenvectors.
+Doubles = NDArray[np.float64]
 
-    The bias is `spectrum.shares` at every penalty, since the features are centred. scikit-learn's
+
+class RidgePath:
+    """Minimisers of |Y - 1 bias' - X W|^2 / rows + penalty |W|^2 for one-hot Y and standardised X, of many penalties.
+
+    The bias is `normal.shares` at every penalty, since the features are centred. scikit-learn's
     `Ridge(alpha=rows * penalty)` on the standardised features is the same.
 
     Args:
-        spectrum: of the fold's train rows.
-        penalties: float64 (penalties,), all positive.
-
-    Returns:
-        float64 (penalties, rank, classes).
+        normal: of the fold's train rows.
+        penalties: all positive.
     """
-    return spectrum.targets / (spectrum.values[:, None] + spectrum.rows * penalties[:, None, None])
+
+    def __init__(self, normal: Normal, penalties: Sequence[float]) -> None:
+        self.normal = normal
+        self.penalties = penalties
+        # Rows of torch are columns of LAPACK: its lower triangle is the upper one here.
+        matrix, right = normal.matrix.cpu().numpy().T, normal.right.cpu().numpy()
+        self._reduced: Doubles | None = None
+        shifts = [normal.rows * penalty for penalty in penalties]
+        if len(matrix) == 1:  # is tridiagonal, and smaller than what LAPACK's wrapper takes
+            solutions = [right / (matrix + shift) for shift in shifts]
+        else:
+            self._reduced, diagonal, side, self._tau, _ = lapack.dsytrd(
+                matrix, lower=1, lwork=BLOCK * len(matrix)
+            )
+            turned = self._turn(right, "T")
+            solutions = [lapack.dptsv(diagonal + shift, side, turned)[2] for shift in shifts]
+        self._solutions: Doubles = np.stack(solutions, 1)
+
+    def coefficients(self, number: int) -> Tensor:
+        """W, float64 (width, classes), of one penalty."""
+        found = torch.from_numpy(self._turn(self._solutions[:, number], "N")).to(self.normal.mean.device)
+        return found if self.normal.dual is None else self.normal.dual.T @ found
+
+    def values(self, features: Tensor) -> Tensor:
+        """Decision values float32 (penalties, rows, classes) of raw features (rows, width)."""
+        x = self.normal.standardise(features)
+        if self.normal.dual is not None:
+            x = x @ self.normal.dual.T
+        turned = torch.from_numpy(self._turn(x.cpu().numpy().T, "T").T.astype(np.float32))
+        size, n, classes = self._solutions.shape
+        flat = torch.from_numpy(self._solutions.astype(np.float32)).reshape(size, n * classes)
+        values = (turned @ flat).view(-1, n, classes).permute(1, 0, 2).to(x.device)
+        return values + self.normal.shares.float()
+
+    def _turn(self, columns: Doubles, transpose: str) -> Doubles:
+        """Q ("N") or Q' ("T") times columns (size, n). The first row stays: Q is made of reflections of the others."""
+        turned = np.array(columns, order="F")
+        if self._reduced is not None:
+            size = BLOCK * turned.shape[1]
+            below = self._reduced[1:, :-1]
+            turned[1:] = lapack.dormqr("L", transpose, below, self._tau, turned[1:], size)[0]
+        return turned
 
 
 def fit_scales(values: Tensor, labels: Tensor) -> Tensor:
@@ -47,22 +99,29 @@ def fit_scales(values: Tensor, labels: Tensor) -> Tensor:
     return scales.clamp(max=MAX_SCALE)
 
 
-def held_out_scale(
-    spectrum: Spectrum, rows: Tensor, labels: Tensor, coefficients: Tensor, penalty: float
+def left_out_values(
+    normal: Normal, features: Tensor, labels: Tensor, coefficients: Tensor, penalty: float
 ) -> Tensor:
-    """The factor that suits the train rows, each predicted by the head of all the others (Allen 1974).
+    """Decision values (rows, classes) of the train rows, each by the head of all the others (Allen 1974), float64.
 
     Args:
-        spectrum: of the rows.
-        rows: float32 (rows, rank), projected.
+        normal: of the rows.
+        features: float32 (rows, width), raw, in the order of the rows.
         labels: int64 (rows,).
-        coefficients: float64 (rank, classes).
+        coefficients: float64 (width, classes).
         penalty: their own.
     """
-    truth = torch.nn.functional.one_hot(labels, len(spectrum.shares)).float()
-    inverse = 1 / (spectrum.values + spectrum.rows * penalty)
-    leverage = rows.square() @ inverse.float() + 1 / spectrum.rows
-    residuals = truth - rows @ coefficients.float() - spectrum.shares.float()
-    # Where there are as many features as rows a row may decide its own prediction; nothing is known of it without it.
-    left_out = truth - residuals / (1 - leverage).clamp(min=1e-3)[:, None]
-    return fit_scales(left_out[None], labels)[0]
+    matrix = normal.matrix.triu() + normal.matrix.triu(1).T
+    ridge = normal.rows * penalty
+    factor = torch.linalg.cholesky(
+        matrix + ridge * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    )
+    x = normal.standardise(features)
+    if normal.dual is None:
+        leverage = torch.linalg.solve_triangular(factor, x.T, upper=False).square().sum(0)
+    else:
+        leverage = 1 - ridge * torch.cholesky_inverse(factor).diagonal()
+    truth = torch.nn.functional.one_hot(labels, len(normal.shares)).double()
+    residuals = truth - x @ coefficients - normal.shares
+    # Where a row all but decides its own prediction, nothing can be said of it without it.
+    return truth - residuals / (1 - leverage - 1 / normal.rows).clamp(min=1e-3)[:, None]

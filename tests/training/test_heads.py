@@ -16,7 +16,7 @@ from ensembler.probability import fit_temperature, log_softmax, softmax
 from ensembler.training import head_cache, logistic
 from ensembler.training.candidate import FROZEN_BODY, CellJob, TrainingData
 from ensembler.training.features import ensure_features
-from ensembler.training.gram import spectra
+from ensembler.training.gram import normal_equations
 from ensembler.training.head_cache import ensure_head, heads_file
 from ensembler.training.heads import PENALTIES, fit_head, fit_heads
 from ensembler.training.logistic import fit_logistic
@@ -57,7 +57,8 @@ def test_every_penalty_has_the_loss_of_scikit_learn(width: int, n_classes: int) 
     x = (rng.normal(size=(100, width)) @ mixed + 0.2 * rng.normal(size=(n_classes, width))[y]).astype(
         np.float32
     )
-    (spectrum,) = spectra(torch.from_numpy(x), torch.from_numpy(y), [np.arange(100)], n_classes)
+    (normal,) = normal_equations(torch.from_numpy(x), torch.from_numpy(y), [np.arange(100)], n_classes)
+    spectrum = normal.spectrum()
     rows = spectrum.project(torch.from_numpy(x))
     penalties = torch.logspace(0, -4, 5)
     found = fit_logistic(rows, torch.from_numpy(y), spectrum.values, penalties, n_classes)

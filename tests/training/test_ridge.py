@@ -1,4 +1,4 @@
-"""Ridge heads from the spectrum of each fold: equal to scikit-learn's, for any folds, narrow and wide."""
+"""Ridge heads from the normal equations of each fold: equal to scikit-learn's, for any folds, narrow and wide."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
+from ensembler.errors import NonFiniteLossError
 from ensembler.training import gram
-from ensembler.training.gram import Spectrum, spectra
-from ensembler.training.ridge import fit_scales, held_out_scale, ridge_coefficients
+from ensembler.training.gram import Normal, normal_equations
+from ensembler.training.ridge import RidgePath, fit_scales, left_out_values
 
 PENALTIES = [1e-3, 1e-1, 10.0]
 
@@ -34,8 +35,8 @@ def _folds(n: int, seed: int = 0) -> list[np.ndarray]:
     return [*folds, np.arange(n)]
 
 
-def _spectra(x: np.ndarray, y: np.ndarray, folds: list[np.ndarray], n_classes: int) -> list[Spectrum]:
-    return spectra(torch.from_numpy(x), torch.from_numpy(y), folds, n_classes)
+def _normal(x: np.ndarray, y: np.ndarray, folds: list[np.ndarray], n_classes: int) -> list[Normal]:
+    return normal_equations(torch.from_numpy(x), torch.from_numpy(y), folds, n_classes)
 
 
 def _standardised(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -48,27 +49,23 @@ def test_every_fold_and_penalty_is_the_ridge_of_scikit_learn(n: int, width: int)
     """400 rows share most of their sums, 60 none; with 50 rows and 130 features the kernel is decomposed."""
     x, y = _rows(n, width, 4)
     folds = _folds(n)
-    for rows, spectrum in zip(folds, _spectra(x, y, folds, 4), strict=True):
+    for rows, normal in zip(folds, _normal(x, y, folds, 4), strict=True):
         scaled = _standardised(x, rows)
-        found = ridge_coefficients(spectrum, torch.tensor(PENALTIES, dtype=torch.float64))
-        for penalty, coefficients in zip(PENALTIES, found, strict=True):
-            weight, bias = (t.numpy() for t in spectrum.unproject(coefficients, spectrum.shares))
+        path = RidgePath(normal, PENALTIES)
+        values = path.values(torch.from_numpy(x))
+        for number, penalty in enumerate(PENALTIES):
+            ours = scaled @ path.coefficients(number).numpy() + normal.shares.numpy()
             peer = Ridge(alpha=penalty * len(rows)).fit(scaled[rows], np.eye(4)[y[rows]])
-            np.testing.assert_allclose(
-                x.astype(np.float64) @ weight.T + bias, peer.predict(scaled), atol=1e-9
-            )
+            np.testing.assert_allclose(ours, peer.predict(scaled), atol=1e-9)
             classifier = RidgeClassifier(alpha=penalty * len(rows)).fit(scaled[rows], y[rows])
-            np.testing.assert_allclose(
-                2 * (x.astype(np.float64) @ weight.T + bias) - 1,
-                classifier.decision_function(scaled),
-                atol=1e-9,
-            )
+            np.testing.assert_allclose(2 * ours - 1, classifier.decision_function(scaled), atol=1e-9)
+            np.testing.assert_allclose(values[number], ours, atol=1e-4)
 
 
 def test_a_projection_is_the_standardised_rows_turned() -> None:
     x, y = _rows(80, 6, 3)
     rows = np.arange(50)
-    (spectrum,) = _spectra(x, y, [rows], 3)
+    spectrum = _normal(x, y, [rows], 3)[0].spectrum()
     turned = _standardised(x, rows) @ spectrum.vectors.numpy()
     np.testing.assert_allclose(spectrum.project(torch.from_numpy(x)).numpy(), turned, atol=1e-4)
     gram_matrix = turned[rows].T @ turned[rows]
@@ -78,28 +75,38 @@ def test_a_projection_is_the_standardised_rows_turned() -> None:
 def test_sums_shared_among_folds_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = _rows(300, 12, 3)
     folds = _folds(300)
-    shared = _spectra(x, y, folds, 3)
+    shared = _normal(x, y, folds, 3)
     monkeypatch.setattr(gram, "SHARED_ROWS", 10**6)
-    for one, other in zip(shared, _spectra(x, y, folds, 3), strict=True):
-        np.testing.assert_allclose(one.values, other.values, rtol=1e-9)
+    monkeypatch.setattr(gram, "PANEL", 5)
+    for one, other in zip(shared, _normal(x, y, folds, 3), strict=True):
+        torch.testing.assert_close(one.matrix.triu(), other.matrix.triu(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(one.right, other.right, rtol=1e-9, atol=1e-9)
         assert one.rows == other.rows
-        np.testing.assert_allclose(one.shares, other.shares, rtol=1e-12)
 
 
 @pytest.mark.parametrize("width", [8, 200])
 def test_constant_and_repeated_features_are_left_out(width: int) -> None:
     x, y = _rows(60, width, 3)
-    plain = x.copy()
     x[:, 2] = 7.3
     x[:, 3] = x[:, 4]
-    (spectrum,) = _spectra(x, y, [np.arange(60)], 3)
-    assert len(spectrum.values) <= min(width - 2, 59)
-    weight, _ = spectrum.unproject(
-        ridge_coefficients(spectrum, torch.tensor([1e-3], dtype=torch.float64))[0], spectrum.shares
-    )
-    assert (weight[:, 2] == 0).all()
-    np.testing.assert_allclose(weight[:, 3], weight[:, 4], rtol=1e-6)
-    assert np.isfinite(plain).all()
+    (normal,) = _normal(x, y, [np.arange(60)], 3)
+    assert len(normal.spectrum().values) <= min(width - 2, 59)
+    coefficients = RidgePath(normal, [1e-3]).coefficients(0)
+    np.testing.assert_allclose(coefficients[2], 0, atol=1e-12)
+    assert normal.scale[2] == 0
+    assert coefficients.isfinite().all()
+    np.testing.assert_allclose(coefficients[3], coefficients[4], rtol=1e-6)
+
+
+def test_a_single_feature_and_a_single_row_are_enough() -> None:
+    x, y = _rows(60, 1, 3)
+    for rows in (np.arange(60), np.arange(1)):
+        (normal,) = _normal(x, y, [rows], 3)
+        scaled = (x - normal.mean.numpy()) * normal.scale.numpy()
+        peer = Ridge(alpha=0.1 * len(rows)).fit(scaled[rows], np.eye(3)[y[rows]])
+        np.testing.assert_allclose(
+            RidgePath(normal, [0.1]).coefficients(0).numpy().T, peer.coef_.reshape(3, 1), atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("width", [10, 90])
@@ -107,15 +114,18 @@ def test_rows_outside_a_fold_leave_its_bits_alone(width: int) -> None:
     """Not even what is no number reaches the sums of a fold that does not train on it."""
     x, y = _rows(400, width, 3)
     folds = _folds(400)
-    before = _spectra(x, y, folds, 3)
+    before = _normal(x, y, folds, 3)
     outside = np.setdiff1d(np.arange(400), folds[0])
-    x[outside], y[outside] = np.nan, 1
-    first = _spectra(x, y, folds[:1], 3)[0]
-    again = _spectra(np.nan_to_num(x), y, folds, 3)
-    for name in ("values", "vectors", "targets", "mean", "scale", "shares"):
-        assert torch.equal(getattr(before[0], name), getattr(again[0], name)), name
-        assert torch.isfinite(getattr(first, name)).all()
-    assert not torch.equal(before[1].values, again[1].values)
+    x[outside], y[outside] = 1e6, 1
+    after = _normal(x, y, folds, 3)
+    for name in ("matrix", "right", "mean", "scale", "shares"):
+        assert torch.equal(getattr(before[0], name), getattr(after[0], name)), name
+    assert not torch.equal(before[1].matrix, after[1].matrix)
+    x[outside] = np.nan
+    alone = _normal(x, y, folds[:1], 3)[0].spectrum()
+    np.testing.assert_allclose(alone.values, before[0].spectrum().values, rtol=1e-9)
+    with pytest.raises(NonFiniteLossError, match="not finite"):
+        _normal(x, y, folds, 3)
 
 
 # ---------------------------------------------------------------------- from values to logits
@@ -137,13 +147,13 @@ def test_a_scale_is_where_the_log_loss_is_lowest() -> None:
     assert scales[0] > 3 * scales[1]
 
 
-def test_the_scale_of_the_train_rows_is_that_of_rows_left_out() -> None:
-    x, y = _rows(60, 8, 3)
-    (spectrum,) = _spectra(x, y, [np.arange(60)], 3)
-    coefficients = ridge_coefficients(spectrum, torch.tensor([0.1], dtype=torch.float64))[0]
-    rows, labels = spectrum.project(torch.from_numpy(x)), torch.from_numpy(y)
+@pytest.mark.parametrize("width", [8, 75])
+def test_values_of_rows_left_out_are_those_of_heads_fitted_without_them(width: int) -> None:
+    x, y = _rows(60, width, 3)
+    (normal,) = _normal(x, y, [np.arange(60)], 3)
     scaled = _standardised(x, np.arange(60))
-    left_out = cross_val_predict(Ridge(alpha=6.0), scaled, np.eye(3)[y], cv=LeaveOneOut()).astype(np.float32)
-    expected = fit_scales(torch.from_numpy(left_out)[None], labels)[0]
-    found = held_out_scale(spectrum, rows, labels, coefficients, 0.1)
-    assert float(found) == pytest.approx(float(expected), rel=1e-2)
+    expected = cross_val_predict(Ridge(alpha=6.0), scaled, np.eye(3)[y], cv=LeaveOneOut())
+    found = left_out_values(
+        normal, torch.from_numpy(x), torch.from_numpy(y), RidgePath(normal, [0.1]).coefficients(0), 0.1
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-9)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .evaluation.leaderboard import Leaderboard
     from .tuning.arms import ReadyBackbone
     from .tuning.execute import Observer
+    from .tuning.refine import Previous
 
 
 def cache_dir() -> Path:
@@ -159,6 +160,8 @@ class Experiment:
 
         began = time.monotonic()
         backbones = self._find_backbones()
+        known = self.store.exists() and "refined" in self.store.manifest()
+        previous = self._previous() if self.config.refine and not known else None
         images, folds = self._prepare(backbones)
         data = TrainingData(
             pixels=images.oof,
@@ -172,7 +175,8 @@ class Experiment:
         )
         with self.store.stage("sweep"), progress_for(get_metric(self.config.metric)) as progress:
             watchers = [progress, EventWriter(self.store), *([observer] if observer else [])]
-            sweep = Sweep(self.config, data, backbones, self.store, Observers(watchers), began)
+            refined = (lambda: previous or self._previous()) if self.config.refine else None
+            sweep = Sweep(self.config, data, backbones, self.store, Observers(watchers), began, refined)
             result = sweep.run()
         notes = {(b.name, b.weights.label): b.weights.note for b in backbones}
         wanted = self.store.manifest().get("fitted_epochs", {}).get("wanted", 0)
@@ -193,6 +197,21 @@ class Experiment:
                 for c in result.candidates
             },
         )
+
+    def _previous(self) -> Previous:
+        """The run that the config refines."""
+        from .tuning.refine import Previous
+
+        refined = str(self.config.refine)
+        run = RunStore(self.config.base_dir / refined)
+        trials = run.trials() if run.exists() else []
+        if not any(trial["status"] != "failed" for trial in trials):
+            what = "a run without a finished search" if run.exists() else "no run there"
+            raise ConfigError(
+                f"{self.config.file} refine: {refined!r}: {what}; give the folder of a run that has searched, or "
+                f"leave `refine` out"
+            )
+        return Previous.read(str(run.path), run.manifest(), trials)
 
     def _cell_notes(self, candidate: Candidate) -> list[str]:
         """What its Cells have to say, each once, with the number of folds that say it."""

@@ -22,6 +22,10 @@ OVERHEAD = 1.3
 #: Fewest epochs that fine-tuning is worth starting for.
 MIN_EPOCHS = 2
 
+#: A candidate is taken on if it is expected to end no later than this share of the budget after it: one that just
+#: does not fit leaves more unused than it would take too much.
+TOLERANCE = 0.02
+
 #: With a budget the search goes on to so many times the trials that were asked for, cross-validation to so many
 #: times the candidates, while there is time.
 MORE_TRIALS, MORE_KEPT = 10, 2
@@ -78,13 +82,22 @@ class Budget:
         """Seconds left for Cells, now."""
         return self.training_ends(n) - time.monotonic()
 
-    def search_ends(self, n: int, crossval_s: float) -> float:
+    def search_ends(self, crossval_s: Sequence[float], n_must: int = 1, others: int = 0) -> float:
         """`time.monotonic()` when the search has to be over.
 
-        It gets its share, and whatever `n` candidates, whose cross-validation takes `crossval_s`, do not need.
+        Cross-validation is left the time of as many candidates as fit beside the search's share, of `n_must` whether
+        they do or not; what they do not need is the search's as well.
+
+        Args:
+            crossval_s: seconds to cross-validate the best, the best two and so on.
+            n_must: candidates that matter more than the search: one of every backbone.
+            others: candidates beside these, which take their time after the last Cell.
         """
-        ends = self.training_ends(n)
-        return max(self.began + SEARCH_SHARE * (ends - self.began), ends - crossval_s)
+        for n in range(len(crossval_s), n_must, -1):
+            ends = self.training_ends(others + n)
+            if crossval_s[n - 1] <= (1 - SEARCH_SHARE) * (ends - self.began):
+                return ends - crossval_s[n - 1]
+        return self.training_ends(others + n_must) - crossval_s[n_must - 1]
 
 
 @dataclass

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from ..training.candidate import Candidate, CellJob
-from .budget import MIN_EPOCHS, SHORT_SHARE, Budget, Pace, makespan
+from .budget import MIN_EPOCHS, SHORT_SHARE, TOLERANCE, Budget, Pace, makespan
 from .plan import Outcome, Stage, Trial
 
 
@@ -46,7 +46,7 @@ class BudgetStage(Stage):
         missing: the Cells of a candidate that are still to be trained.
         on_decision: called after each.
         on_end: see `Stage`.
-        fill: whether what is left goes to candidates of fewer epochs.
+        others: candidates beside these, which take their time after the last Cell.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class BudgetStage(Stage):
         missing: Callable[[Candidate], Sequence[CellJob]],
         on_decision: Callable[[], None],
         on_end: Callable[[Trial, Outcome], None] = lambda _trial, _outcome: None,
-        fill: bool = True,
+        others: int = 0,
     ) -> None:
         super().__init__(name, [], on_end)
         self._decisions = decisions
@@ -72,7 +72,7 @@ class BudgetStage(Stage):
         self._missing = missing
         self._on_decision = on_decision
         self._most = most
-        self._fill = fill
+        self._others = others
         self._searched = set(turn)
         known = {*decisions.kept, *(c for c, _ in decisions.left_out)}
         self._wanted = deque(c for c in turn[:wanted] if c not in known)
@@ -122,21 +122,26 @@ class BudgetStage(Stage):
             needed = self._seconds(candidate)
             if not self._decisions.kept or needed <= self._left():
                 return candidate
+            short = self._shortened([candidate])
+            instead = f"; it is trained with {short.recipe.epochs} epochs instead" if short else ""
             reason = (
                 f"left out: its folds need about {self._cells(candidate):.0f} s of training, the budget has "
-                f"{max(0.0, self._left()):.0f} s left"
+                f"{max(0.0, self._left()):.0f} s left{instead}"
             )
             self._decisions.left_out.append((candidate, reason))
+            if short:
+                return short
         if len(self._decisions.kept) >= self._most:
             return None
         while self._further:
             candidate = self._further.popleft()
             if self._seconds(candidate) <= self._left():
                 return candidate
-        return self._shortened() if self._fill else None
+        return self._shortened([c for c in self._decisions.kept if c in self._searched])
 
     def _left(self) -> float:
-        return self._budget.left_s(len(self._decisions.kept) + 1)
+        left = self._budget.left_s(self._others + len(self._decisions.kept) + 1)
+        return left + TOLERANCE * self._budget.seconds
 
     def _cells(self, candidate: Candidate) -> float:
         return len(self._missing(candidate)) * self._pace.cell_s(candidate)
@@ -148,11 +153,11 @@ class BudgetStage(Stage):
         cells = [self._pace.cell_s(candidate)] * len(self._missing(candidate))
         return makespan(running, cells, self._slots)
 
-    def _shortened(self) -> Candidate | None:
-        """The kept recipe that fills what is left best when its epochs are cut to fit."""
+    def _shortened(self, candidates: Sequence[Candidate]) -> Candidate | None:
+        """The recipe that fills what is left best when its epochs are cut to fit."""
         left = self._left()
         found: list[tuple[float, Candidate]] = []
-        for candidate in (c for c in self._decisions.kept if c in self._searched):
+        for candidate in candidates:
             most = candidate.recipe.epochs
             for epochs in range(most - 1, max(MIN_EPOCHS, round(SHORT_SHARE * most)) - 1, -1):
                 recipe = dataclasses.replace(candidate.recipe, epochs=epochs)

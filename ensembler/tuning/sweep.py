@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,7 @@ from .execute import Observer, execute, ray_session, share_resources, slots_for,
 from .halving import GENERATION, HalvingStage, listed_generations, sampled_generations
 from .ledger import Ledger, SweepStore
 from .plan import Chain, Deadline, Outcome, Stage, Trial
+from .refine import Previous, arms_from_dicts, arms_to_dicts, refine
 from .sampler import OptunaSampler
 from .search import OptunaStage, grid_candidates, random_candidates
 from .select import rank
@@ -66,6 +67,7 @@ class Sweep:
         store: the run's.
         observer: told of everything that happens.
         began: `time.monotonic()` when the run began, from which a budget counts; None is now.
+        previous: reads the run that this one refines; not called where that was done before. None refines none.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Sweep:
         store: SweepStore,
         observer: Observer,
         began: float | None = None,
+        previous: Callable[[], Previous] | None = None,
     ) -> None:
         self.config = config
         self.data = data
@@ -83,7 +86,8 @@ class Sweep:
         self.store = store
         self.observer = observer
         self.metric: Metric = get_metric(data.metric)
-        self.arms = self._full_arms = make_arms(config, backbones, len(data.folds[0][0]))
+        self._hints: list[tuple[Candidate, float]] = []
+        self.arms = self._full_arms = self._make_arms(previous)
         self.result = SweepResult()
         self._ledger = Ledger(store, data.fingerprint)
         began = time.monotonic() if began is None else began
@@ -118,6 +122,33 @@ class Sweep:
                 )
         self._collect()
         return self.result
+
+    def _make_arms(self, previous: Callable[[], Previous] | None) -> list[Arm]:
+        """The arms of the config, narrowed around an earlier run where it says so; noted for runs that refine this.
+
+        What was read of the earlier run is kept: a run that goes on neither needs it nor follows its changes.
+        """
+        arms = make_arms(self.config, self.backbones, len(self.data.folds[0][0]))
+        if previous is not None:
+            manifest = self.store.manifest()
+            asked = digest([self.config.refine, arms_to_dicts(arms)])
+            refined = manifest.get("refined", {})
+            if refined.get("asked") != asked:
+                found = previous()
+                pinned = ["epochs", *self.config.recipe]
+                arms = refine(arms, found, pinned)
+                same = found.same_question(manifest.get("identity", {}), self.config.metric)
+                hints = [
+                    [candidate.to_dict(), trial["score"]]
+                    for candidate, trial in found.trials
+                    if same and trial["status"] != "failed" and trial["score"] is not None
+                ]
+                refined = {"asked": asked, "from": found.path, "arms": arms_to_dicts(arms), "hints": hints}
+                self.store.update_manifest(refined=refined)
+            arms = arms_from_dicts(refined["arms"])
+            self._hints = [(Candidate.from_dict(c), score) for c, score in refined["hints"]]
+        self.store.update_manifest(space=arms_to_dicts(arms))
+        return arms
 
     # ------------------------------------------------------------------ stages
 
@@ -210,7 +241,12 @@ class Sweep:
     def _sampler(self, seed: int = 0) -> OptunaSampler:
         search = self.config.search
         assert search is not None
-        return OptunaSampler(self.arms, search.algorithm, search.seed + seed, self.metric)
+        sampler = OptunaSampler(self.arms, search.algorithm, search.seed + seed, self.metric)
+        for candidate, score in self._hints:
+            # Only what would be trained alike is comparable.
+            if any(a.is_of(candidate) and a.recipe.epochs == candidate.recipe.epochs for a in self.arms):
+                sampler.learn(candidate, score)
+        return sampler
 
     def _crossval(self) -> Stage | None:
         if self._budget is None or self.config.search is None:
@@ -237,6 +273,7 @@ class Sweep:
         stage = BudgetStage(
             "crossval", ranking.turn, wanted, max(wanted, MORE_KEPT * self.config.keep), decisions, self._budget,
             self._pace, self._slots, missing=self._missing, on_decision=note, on_end=self._note_cell,
+            others=len(self._probes()),
         )  # fmt: skip
         return stage if stage.open else None
 
@@ -400,18 +437,24 @@ class Sweep:
         """When a budget lets the search start its last trial, from what trials have taken so far."""
         assert self._budget is not None
         trials = self._belonging()
-        kept = rank(trials, self.metric).kept(self.config.keep)
         finished = {c.id for c, trial in trials if trial["status"] == "finished"}
-        candidates = kept or [arm.default for arm in self.arms]
-        cells = [self._pace.cell_s(c) for c in candidates for _ in self._folds[c.id in finished :]]
-        missing = self.config.keep - len(candidates)
-        if missing > 0:  # the search is still to find them: they will take as long as these
-            mean = sum(cells) / len(cells)
-            cells += [mean] * (missing * (len(self._folds) - 1))
-        one = [t["seconds"] for c, t in trials if t["seconds"] and c.id not in self._default_ids]
-        one = one or [self._pace.cell_s(arm.default) for arm in self.arms]
-        n = max(len(candidates), self.config.keep) + len(self._probes())
-        return self._budget.search_ends(n, makespan([], cells, self._slots)) - sum(one) / len(one)
+        ranking = rank(trials, self.metric)
+        found = ranking.turn[: max(self.config.keep, len(ranking.must))] or [arm.default for arm in self.arms]
+        cells = [[self._pace.cell_s(c)] * len(self._folds[c.id in finished :]) for c in found]
+        while (
+            len(cells) < self.config.keep
+        ):  # the search is still to find them: they will take as long as these
+            cells.append(cells[len(cells) % len(found)][: len(self._folds) - 1])
+        needed = [
+            makespan([], [s for one in cells[:n] for s in one], self._slots) for n in range(1, len(cells) + 1)
+        ]
+        trial_s = [t["seconds"] for c, t in trials if t["seconds"] and c.id not in self._default_ids]
+        trial_s = trial_s or [self._pace.cell_s(arm.default) for arm in self.arms]
+        n_must = min(len(needed), len({(arm.backbone, arm.weights) for arm in self.arms}))
+        ends = self._budget.search_ends(needed, n_must, len(self._probes()))
+        # Half of the last trial may lie beyond, on the average; not where one of every backbone is at stake.
+        tight = ends <= self._budget.search_ends(needed[:n_must], n_must, len(self._probes()))
+        return ends - sum(trial_s) / len(trial_s) * (1.0 if tight else 0.5)
 
     def _fit_epochs(self) -> None:
         """Cuts the epochs of slow backbones so that a budget has time for one candidate of each, and records it."""

@@ -245,7 +245,7 @@ SEARCH = "search: {trials: 12, epochs: 8, algorithm: %s, scheduler: %s}\nkeep: 6
         ("1h", "random", "none", {}),
     ],
 )
-def test_a_run_ends_where_its_budget_does(  # noqa: PLR0917
+def test_a_run_ends_where_its_budget_does(
     budget: str,
     algorithm: str,
     scheduler: str,

@@ -13,7 +13,7 @@ import pytest
 from ensembler.metrics import get_metric
 from ensembler.training.candidate import Candidate, CellJob
 from ensembler.training.recipe import Recipe
-from ensembler.training.space import Choice, Distribution, Range
+from ensembler.training.space import Choice, Range
 from ensembler.tuning.plan import Outcome, Trial
 from ensembler.tuning.sampler import OptunaSampler
 from ensembler.tuning.search import GRID_POINTS, Arm, OptunaStage, grid_candidates, random_candidates

@@ -20,9 +20,10 @@ from ensembler.training.backbone import BackboneInfo
 from ensembler.training.candidate import Candidate, CellJob, TrainingData
 from ensembler.training.weights import Weights
 from ensembler.tuning import sweep as module
+from ensembler.tuning.arms import make_arms
 from ensembler.tuning.execute import TrialResources, share_resources, slots_for, threads_for
 from ensembler.tuning.plan import Chain, Outcome, Trial
-from ensembler.tuning.arms import make_arms
+from ensembler.tuning.refine import Previous
 from ensembler.tuning.sweep import Sweep
 
 BASE = "name: x\ndata: {source: digits}\nmetric: log_loss\nbackbones: [a]\nnumerics: {precision: fp32}\n"
@@ -455,3 +456,113 @@ def test_a_cluster_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
         pytest.fail("connected to nothing")
     assert "\n" not in str(caught.value)
     assert isinstance(TrialResources(1, 0), TrialResources)
+
+
+# ---------------------------------------------------------------------- refine
+
+
+def _refined(world: World, text: str, previous: Any) -> Sweep:
+    sweep = _sweep(world, text, "a,b")
+    return Sweep(sweep.config, sweep.data, sweep.backbones, world.store, sweep.observer, None, previous)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "optuna", "gp"])
+def test_a_refined_search_begins_with_what_won_and_needs_the_earlier_run_once(
+    algorithm: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _sweep(world, SEARCH % (12, "random"), "a,b")
+    first.run()
+    manifest = {"metric": "log_loss", "identity": {"fingerprint": "f"}, **world.store.values}
+    previous = Previous.read("runs/first", manifest, world.store.trials())
+    best = {
+        name: min((t for t in previous.trials if t[0].backbone == name), key=lambda t: t[1]["score"])[0]
+        for name in "ab"
+    }
+    again = World()
+    again.store.values["identity"] = {"fingerprint": "f"}
+    monkeypatch.setattr(module, "execute", again.execute)
+    text = SEARCH % (6, algorithm) + "refine: runs/first\n"
+    sweep = _refined(again, text, lambda: previous)
+    assert [arm.default for arm in sweep.arms] == [best["a"], best["b"]]
+    assert len(sweep._hints) == 12
+    result = sweep.run()
+    scores = [t["score"] for t in again.store.trials()]
+    assert min(scores) <= min(t["score"] for t in world.store.trials())
+    assert len(scores) == 6  # what was known before is not counted
+
+    def gone() -> Previous:
+        raise AssertionError("read again")
+
+    assert _refined(again, text, gone).run().candidates == result.candidates
+
+
+# ---------------------------------------------------------------------- halving
+
+
+@pytest.mark.parametrize("algorithm", ["random", "grid", "optuna"])
+def test_halving_is_the_same_whatever_the_order_of_arrival(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (SEARCH % (20, algorithm)).replace("epochs: 2", "epochs: 9").replace("none", "halving")
+    kept, records = [], []
+    for slots in (1, 2, 5):
+        world = World(slots=slots)
+        world.outcome = _in_rungs
+
+        @contextlib.contextmanager
+        def session(*_: Any) -> Iterator[tuple[float, float]]:
+            yield 2.0, 0.0
+
+        monkeypatch.setattr(module, "ray_session", session)
+        monkeypatch.setattr(module, "execute", world.execute)
+        result = _sweep(world, text + "keep: 3\n", "a,b").run()
+        kept.append(result.candidates)
+        records.append({t["name"]: (t["status"], t["epochs"]) for t in world.store.trials()})
+        before = len(world.store.trained)
+        assert _sweep(world, text + "keep: 3\n", "a,b").run().candidates == result.candidates
+        assert len(world.store.trained) == before
+    assert kept[0] == kept[1] == kept[2]
+    assert records[0] == records[1] == records[2]
+    assert {"finished", "stopped"} == {status for status, _ in records[0].values()}
+    assert {epochs for _, epochs in records[0].values()} <= {3, 9}
+
+
+def _in_rungs(trial: Trial) -> Outcome:
+    if trial.kind == "measure":
+        return _fine(trial)
+    candidate = trial.job.candidate
+    n = trial.until or candidate.recipe.epochs
+    history = tuple({"epoch": e + 1, "score": _score(candidate) + 1 / (e + 1)} for e in range(n))
+    status: Any = "stopped" if trial.until else "finished"
+    return Outcome(status, history[-1]["score"], history=history, seconds=1.0)
+
+
+@pytest.mark.parametrize("moment", range(0, 40, 3))
+def test_halving_goes_on_after_a_kill_to_the_same_end(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (SEARCH % (12, "random")).replace("epochs: 2", "epochs: 9").replace(
+        "none", "halving"
+    ) + "keep: 3\n"
+
+    @contextlib.contextmanager
+    def session(*_: Any) -> Iterator[tuple[float, float]]:
+        yield 2.0, 0.0
+
+    monkeypatch.setattr(module, "ray_session", session)
+    ends = []
+    for kill in (None, moment):
+        world = World(outcome=_in_rungs, kill_before_note=kill)
+        monkeypatch.setattr(module, "execute", world.execute)
+        world.store.cell = lambda i, f, w=world: _as_trained(w, i)  # type: ignore[method-assign,misc]
+        with contextlib.suppress(Killed):
+            _sweep(world, text, "a").run()
+        ends.append(_sweep(world, text, "a").run().candidates)
+    assert ends[0] == ends[1]
+
+
+def _as_trained(world: World, candidate_id: str) -> Any:
+    listed = _sweep(world, (SEARCH % (12, "random")).replace("epochs: 2", "epochs: 9"), "a")._listed
+    candidate = next(c for c in listed if c.id == candidate_id)
+    trial = Trial("search", "cell", CellJob(candidate, 0), 0)
+    outcome = _in_rungs(trial)
+    frame = pd.DataFrame([dict(h) for h in outcome.history])
+    return SimpleNamespace(score=outcome.score, train_s=1.0, history=lambda: frame)

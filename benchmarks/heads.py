@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ensembler.folds import Fold, make_folds
 from ensembler.training.gram import Normal, normal_equations

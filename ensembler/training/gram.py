@@ -170,7 +170,7 @@ class _Sums:
 
     def add_rows(self, features: Tensor, labels: Tensor, rows: NDArray[np.int64]) -> None:
         index = torch.from_numpy(rows).to(features.device)
-        for part in index.split(CHUNK_ROWS):
+        for part in torch.split(index, CHUNK_ROWS):
             x = features[part].double()
             y = _one_hot(labels[part], len(self.counts))
             for start in range(0, x.shape[1], PANEL):  # a symmetric product, for which torch has no call

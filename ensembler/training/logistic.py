@@ -57,7 +57,8 @@ def fit_logistic(
     ones = torch.ones(len(rows), 1, device=rows.device)
     columns = torch.cat([rows, ones], 1).T.contiguous()
     solved = [
-        _solve(columns, labels, values.float(), part.float(), n_classes) for part in penalties.split(size)
+        _solve(columns, labels, values.float(), part.float(), n_classes)
+        for part in torch.split(penalties, size)
     ]
     weights = torch.cat(solved, 1).permute(1, 2, 0)
     return weights[:, :-1], weights[:, -1]

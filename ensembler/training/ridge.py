@@ -124,4 +124,5 @@ def left_out_values(
     truth = torch.nn.functional.one_hot(labels, len(normal.shares)).double()
     residuals = truth - x @ coefficients - normal.shares
     # Where a row all but decides its own prediction, nothing can be said of it without it.
-    return truth - residuals / (1 - leverage - 1 / normal.rows).clamp(min=1e-3)[:, None]
+    left_out: Tensor = truth - residuals / (1 - leverage - 1 / normal.rows).clamp(min=1e-3)[:, None]
+    return left_out

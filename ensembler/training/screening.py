@@ -63,7 +63,7 @@ def knn_score(
     known = torch.nn.functional.normalize(torch.from_numpy(features[train] - mean))
     asked = torch.nn.functional.normalize(torch.from_numpy(features[monitor] - mean))
     most = min(max(NEIGHBOURS), len(train))
-    nearest = [(part @ known.T).topk(most).indices for part in asked.split(CHUNK_ROWS)]
+    nearest = [(part @ known.T).topk(most).indices for part in torch.split(asked, CHUNK_ROWS)]
     votes = torch.nn.functional.one_hot(torch.from_numpy(labels[train])[torch.cat(nearest)], n_classes)
     total = votes.cumsum(1).double()  # of the nearest 1, 2, ...
     shares = [(total[:, k - 1] + 1 / n_classes) / (k + 1) for k in (min(k, most) for k in NEIGHBOURS)]

@@ -55,7 +55,7 @@ def _with_pixels(data: TrainingData, rows: np.ndarray, value: int) -> TrainingDa
 # ---------------------------------------------------------------------- the same bits
 
 
-@pytest.mark.parametrize("strategy", ["full", "lp-ft", "probe", "partial", "gradual", "lora"])
+@pytest.mark.parametrize("strategy", ["full", "lp-ft", "probe", "partial", "gradual", "lora", "ridge"])
 def test_a_cell_has_the_same_bits_whatever_the_process_did_before(
     strategy: str, data: TrainingData, job: Job
 ) -> None:
@@ -99,7 +99,7 @@ def test_the_number_of_threads_is_the_job_s(data: TrainingData, job: Job) -> Non
 # ---------------------------------------------------------------------- no leak
 
 
-@pytest.mark.parametrize("strategy", ["full", "lp-ft", "probe"])
+@pytest.mark.parametrize("strategy", ["full", "lp-ft", "probe", "ridge"])
 def test_holdout_labels_and_pixels_touch_nothing_but_the_holdout_s_own_rows(
     strategy: str, data: TrainingData, job: Job
 ) -> None:

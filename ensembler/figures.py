@@ -294,23 +294,31 @@ def reliability_figure(frame: pd.DataFrame) -> go.Figure:
 
 
 def learning_curves_frame(history: pd.DataFrame) -> pd.DataFrame:
-    """The epochs of every candidate, averaged over folds: candidate, epoch, folds, train_loss, monitor_loss.
+    """The epochs of every candidate, averaged over folds.
+
+    Columns: candidate, epoch, folds, best, train_loss, monitor_loss. `folds` counts those that reached the
+    epoch: where it falls, folds stopped early and the mean is over the others. `best` counts those whose weights
+    are of this epoch, the one of their lowest monitor loss.
 
     Args:
-        history: columns candidate, fold, epoch, train_loss, monitor_loss. `folds` counts those that reached
-            the epoch: where it falls, folds stopped early and the mean is over the others.
+        history: columns candidate, fold, epoch, train_loss, monitor_loss.
     """
-    return history.groupby(["candidate", "epoch"], sort=False, as_index=False).agg(
+    lowest = history.loc[history.groupby(["candidate", "fold"])["monitor_loss"].idxmin()]
+    best = lowest.groupby(["candidate", "epoch"]).size().rename("best")
+    frame = history.groupby(["candidate", "epoch"], sort=False, as_index=False).agg(
         folds=("fold", "nunique"), train_loss=("train_loss", "mean"), monitor_loss=("monitor_loss", "mean")
     )
+    frame = frame.join(best, on=["candidate", "epoch"]).fillna({"best": 0}).astype({"best": int})
+    return frame[["candidate", "epoch", "folds", "best", "train_loss", "monitor_loss"]]
 
 
 def learning_curves_figure(frame: pd.DataFrame) -> go.Figure:
-    """Training loss dashed, monitor loss solid, one colour a candidate."""
+    """Training loss dashed, monitor loss solid, one colour a candidate; a dot where folds found their best epoch."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
     for i, (candidate, part) in enumerate(frame.groupby("candidate", sort=False)):
+        colour = PALETTE[i % len(PALETTE)]
         for column, dash, kind in (("train_loss", "dash", "training"), ("monitor_loss", "solid", "monitor")):
             figure.add_scatter(
                 name=f"{_text(candidate)}, {kind}",
@@ -318,9 +326,21 @@ def learning_curves_figure(frame: pd.DataFrame) -> go.Figure:
                 x=part["epoch"],
                 y=part[column],
                 mode="lines",
-                line={"color": PALETTE[i % len(PALETTE)], "dash": dash},
+                line={"color": colour, "dash": dash},
             )
-    return _named(figure, "Learning curves, mean over folds", "Epoch", "Loss")
+        found = part[part["best"] > 0]
+        figure.add_scatter(
+            name=f"{_text(candidate)}, best epochs",
+            legendgroup=str(candidate),
+            showlegend=False,
+            x=found["epoch"],
+            y=found["monitor_loss"],
+            mode="markers",
+            marker={"color": colour, "size": 5 + 3 * found["best"], "symbol": SYMBOLS[i % len(SYMBOLS)]},
+            customdata=found["best"],
+            hovertemplate="best epoch of %{customdata} folds<extra></extra>",
+        )
+    return _named(figure, "Learning curves, mean over folds; marks: best epochs", "Epoch", "Loss")
 
 
 # ---------------------------------------------------------------------- words

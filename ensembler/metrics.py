@@ -147,6 +147,18 @@ def _balanced_accuracy(labels: Labels, proba: NDArray[Any], weights: NDArray[Any
     return _mean_where_defined(_ratio(hits, support))
 
 
+def _macro_precision(labels: Labels, proba: NDArray[Any], weights: NDArray[Any]) -> Floats:
+    """Precision averaged over the classes that occur at all; 0 for one that is never predicted."""
+    hits, support, predicted = _class_weights(labels, proba, weights)
+    return _mean_where_defined(_zero_where_empty(hits, predicted, support + predicted))
+
+
+def _macro_recall(labels: Labels, proba: NDArray[Any], weights: NDArray[Any]) -> Floats:
+    """Recall averaged over the classes that occur at all; 0 for one that is predicted and never the label."""
+    hits, support, predicted = _class_weights(labels, proba, weights)
+    return _mean_where_defined(_zero_where_empty(hits, support, support + predicted))
+
+
 def _macro_f1(labels: Labels, proba: NDArray[Any], weights: NDArray[Any]) -> Floats:
     """F1 averaged over the classes that occur among the labels or the predictions."""
     hits, support, predicted = _class_weights(labels, proba, weights)
@@ -204,6 +216,11 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
     return ratio
 
 
+def _zero_where_empty(part: Floats, whole: Floats, occurs: Floats) -> Floats:
+    """`part / whole`, 0 where `whole` is 0 and the class occurs, NaN where it does not."""
+    return np.where((whole == 0) & (occurs > 0), 0.0, _ratio(part, whole))
+
+
 def _mean_where_defined(values: Floats) -> Floats:
     """Mean over the first axis of the values that are not NaN; NaN where none is."""
     defined = ~np.isnan(values)
@@ -217,6 +234,8 @@ METRICS: dict[str, Metric] = {
         Metric("accuracy", True, 0.0, 1.0, _mean_of(_accuracy_rows), _accuracy_rows),
         Metric("balanced_accuracy", True, 0.0, 1.0, _balanced_accuracy),
         Metric("brier", False, 0.0, 2.0, _mean_of(_brier_rows), _brier_rows),
+        Metric("macro_precision", True, 0.0, 1.0, _macro_precision),
+        Metric("macro_recall", True, 0.0, 1.0, _macro_recall),
         Metric("macro_f1", True, 0.0, 1.0, _macro_f1),
         Metric("roc_auc", True, 0.0, 1.0, _roc_auc),
         Metric("ece", False, 0.0, 1.0, _ece),

@@ -14,30 +14,42 @@ from . import figures
 from .atomic import write_file
 from .comparison import load_fits, read_leaderboard
 from .evaluation.leaderboard import Leaderboard
+from .evaluation.transfer import TRANSFER_METRICS, transfer_frame
 from .metrics import METRICS
+from .pictures import learning_curves_svg
 from .predictions import Predictions
 from .store import RunStore
 from .training.candidate import FROZEN_BODY, Candidate
 
-#: What the table of frozen against fine-tuned shows.
-BEFORE_AFTER = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
+#: The picture of the learning curves, and what the Markdown says of it.
+CURVES = "learning_curves.svg"
+CURVES_TEXT = (
+    f"![Loss by epoch, a panel for each candidate]({CURVES})\n\n"
+    "Solid: the monitor rows of each fold; dashed: training, with augmentation and label smoothing; dots: the epoch "
+    "whose weights were kept."
+)
 
 #: What the strategies without a recipe learn.
 FROZEN_HEADS = {"probe": "logistic head on frozen features", "ridge": "ridge head on frozen features"}
 
 
 def write_report(store: RunStore, folder: Path) -> Path:
-    """Writes `report.md`, `report.html`, `leaderboard.csv` and `leaderboard.json`; returns the Markdown's path.
+    """Writes `report.md`, `report.html`, `leaderboard.csv`, `leaderboard.json`, and `learning_curves.svg` where there
+    was fine-tuning; returns the Markdown's path.
 
     Raises:
         StoreError: the run has no leaderboard, or the folder cannot be written.
     """
     board = read_leaderboard(store)
     predictions = store.predictions()
-    sections = _sections(store, board, predictions)
+    has_candidates = bool(store.manifest().get("candidates"))
+    history = store.histories() if has_candidates else pd.DataFrame()
+    sections = _sections(store, board, predictions, history)
     markdown = "\n\n".join(f"## {title}\n\n{body}" if title else body for title, body in sections) + "\n"
     _write(folder / "report.md", markdown)
-    _write(folder / "report.html", _html(store, board, predictions, markdown))
+    _write(folder / "report.html", _html(store, board, predictions, markdown, history))
+    if len(history):
+        write_file(folder / CURVES, lambda stream: stream.write(learning_curves_svg(history)))
     _write(folder / "leaderboard.csv", board.to_csv())
     _write(folder / "leaderboard.json", board.to_json() + "\n")
     return folder / "report.md"
@@ -47,7 +59,9 @@ def _write(file: Path, text: str) -> None:
     write_file(file, lambda stream: stream.write(text.encode()))
 
 
-def _sections(store: RunStore, board: Leaderboard, predictions: Predictions) -> list[tuple[str, str]]:
+def _sections(
+    store: RunStore, board: Leaderboard, predictions: Predictions, history: pd.DataFrame
+) -> list[tuple[str, str]]:
     manifest = store.manifest()
     sections = [
         ("", f"# {_cell(manifest.get('name', store.name))}\n\n**{_cell(board.verdict.sentence)}**"),
@@ -55,6 +69,8 @@ def _sections(store: RunStore, board: Leaderboard, predictions: Predictions) -> 
     ]
     if manifest.get("candidates"):
         sections.append(("Frozen, fine-tuned, from scratch", _before_after(board, predictions)))
+        if len(history):
+            sections.append(("Learning curves", CURVES_TEXT))
         sections.append(("What the ensembles are made of", _recipes(store, predictions)))
         sections.append(("Candidates", _candidates(manifest)))
     if store.trials():
@@ -109,21 +125,51 @@ def _leaderboard(board: Leaderboard) -> str:
 
 
 def _before_after(board: Leaderboard, predictions: Predictions) -> str:
-    """One block a backbone: probe, fine-tuned, from random weights; every candidate by itself, out of fold."""
+    """One block a backbone: frozen, fine-tuned, from random weights; every candidate by itself, out of fold."""
     singles = [r for r in board.to_records() if r["kind"] == "single"]
     order = {**dict.fromkeys(FROZEN_BODY, 0), "full": 1}
     singles.sort(
         key=lambda r: (r["backbone"], r["weights"] == "random", order.get(r["strategy"], 2), r["cv"])
     )
+    frozen = {(r["backbone"], r["weights"]): r["name"] for r in singles if r["strategy"] == "probe"}
+    tuned = [r for r in singles if r["strategy"] not in FROZEN_BODY]
+    # What was trained from random weights is held against the frozen pretrained backbone: the same architecture.
+    any_frozen = {r["backbone"]: r["name"] for r in singles if r["strategy"] == "probe"}
+    before = {
+        r["name"]: frozen.get((r["backbone"], r["weights"])) or any_frozen.get(r["backbone"]) for r in tuned
+    }
     rows = []
     for r in singles:
         proba = predictions.proba[predictions.index(r["name"])]
-        scores = [f"{METRICS[name](predictions.labels, proba):.4f}" for name in BEFORE_AFTER]
+        scores = [f"{METRICS[name](predictions.labels, proba):.4f}" for name in TRANSFER_METRICS]
         start = "random" if r["weights"] == "random" else r["weights"].split("#")[0]
         how = f"frozen ({r['strategy']})" if r["strategy"] in FROZEN_BODY else r["strategy"]
         rows.append([r["backbone"], start, how, r["name"], *scores, _number(r["train_s"], 0)])
     head = ["backbone", "starts from", "strategy", "candidate"]
-    return _table([*head, *(name.replace("_", " ") for name in BEFORE_AFTER), "train s"], rows)
+    table = _table([*head, *(_words(name) for name in TRANSFER_METRICS), "train s"], rows)
+    return f"{table}\n\n{_gains(predictions, before)}" if before else table
+
+
+def _gains(predictions: Predictions, before: Mapping[str, str | None]) -> str:
+    """What each fine-tuned candidate gained on the frozen backbone, by metric, with intervals."""
+    frame = transfer_frame(predictions, before)
+    rows = []
+    for name, frozen in before.items():
+        part = frame[frame["candidate"] == name]
+        cells = [
+            f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]" if frozen else "-"
+            for gain, low, high in part[["gain", "gain_low", "gain_high"]].to_numpy()
+        ]
+        rows.append([name, frozen or "none: its backbone was not screened", *cells])
+    head = ["after", "before (frozen)", *(f"gain in {_words(name)}" for name in TRANSFER_METRICS)]
+    return (
+        "What fine-tuning gained, on the same out-of-fold rows, with 95 % intervals of the paired bootstrap; a "
+        f"positive gain is an improvement.\n\n{_table(head, rows)}"
+    )
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
 
 
 def _recipes(store: RunStore, predictions: Predictions) -> str:
@@ -143,8 +189,11 @@ def _candidates(manifest: Mapping[str, Any]) -> str:
     rows = []
     for values in manifest["candidates"]:
         candidate = Candidate.from_dict(values)
-        recipe = values["recipe"] if not candidate.frozen_body else {}
-        shown = ", ".join(f"{key} {value:g}" for key, value in recipe.items())
+        recipe = {} if candidate.frozen_body else candidate.recipe.identity()
+        shown = ", ".join(
+            f"{key} {value}" if isinstance(value, bool | str) else f"{key} {value:g}"
+            for key, value in recipe.items()
+        )
         note = manifest["details"][candidate.name]["note"]
         rows.append([candidate.name, candidate.weights, shown or FROZEN_HEADS[candidate.strategy], note])
     return _table(["candidate", "weights", "recipe", "note"], rows)
@@ -195,7 +244,9 @@ def _provenance(store: RunStore, predictions: Predictions) -> str:
     return _table(["", ""], [row for row in rows if row[1] != ""])
 
 
-def _html(store: RunStore, board: Leaderboard, predictions: Predictions, markdown: str) -> str:
+def _html(
+    store: RunStore, board: Leaderboard, predictions: Predictions, markdown: str, history: pd.DataFrame
+) -> str:
     """The Markdown's tables and the app's figures in one file that needs no network."""
     winner = board.verdict.best_ensemble or board.verdict.winner
     fits = {fit.name: fit.predictions for fit in load_fits(store, predictions)}
@@ -206,7 +257,7 @@ def _html(store: RunStore, board: Leaderboard, predictions: Predictions, markdow
         figures.reliability_figure(figures.reliability_frame(everyone, shown)),
         figures.confusion_figure(figures.confusion_frame(everyone, winner)),
     ]
-    history = store.histories() if store.manifest().get("candidates") else pd.DataFrame()
+    markdown = markdown.replace(CURVES_TEXT, "Below, as a figure.")
     if len(history):
         drawn.append(figures.learning_curves_figure(figures.learning_curves_frame(history)))
     parts = [

@@ -105,8 +105,14 @@ def test_learning_curves_average_the_folds_that_got_so_far():
     )
     frame = learning_curves_frame(history)
     assert list(frame["folds"]) == [2, 1]
+    assert list(frame["best"]) == [1, 1]  # fold 0 at its second epoch, fold 1 at its only one
     assert list(frame["train_loss"]) == [2.0, 0.5]
     assert frame["monitor_loss"].to_list() == pytest.approx([1.7, 0.8])
     figure = learning_curves_figure(frame)
-    assert [(t.name, t.line.dash) for t in figure.data] == [("c, training", "dash"), ("c, monitor", "solid")]
+    assert [(t.name, t.line.dash) for t in figure.data] == [
+        ("c, training", "dash"),
+        ("c, monitor", "solid"),
+        ("c, best epochs", None),
+    ]
+    assert list(figure.data[2].x) == [1, 2]
     assert figure.layout.xaxis.title.text == "Epoch"

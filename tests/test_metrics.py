@@ -19,6 +19,12 @@ def scikit_learn(name, labels, proba, weight):
         "brier": lambda: skm.brier_score_loss(
             labels, proba[:, 1] if binary else proba, sample_weight=weight, labels=classes
         ),
+        "macro_precision": lambda: skm.precision_score(
+            labels, chosen, sample_weight=weight, average="macro", zero_division=0
+        ),
+        "macro_recall": lambda: skm.recall_score(
+            labels, chosen, sample_weight=weight, average="macro", zero_division=0
+        ),
         "macro_f1": lambda: skm.f1_score(labels, chosen, sample_weight=weight, average="macro"),
         "roc_auc": lambda: skm.roc_auc_score(
             labels, proba[:, 1] if binary else proba, sample_weight=weight, multi_class="ovr"

@@ -30,6 +30,10 @@ TOLERANCE = 0.02
 #: times the candidates, while there is time.
 MORE_TRIALS, MORE_KEPT = 10, 2
 
+#: Share of the last trial of the search that has to lie before its end. What is lost by one that ends late is made up
+#: for by a candidate of fewer epochs; what is left by one that was not started is often too little for anything.
+LAST_TRIAL_SHARE = 0.35
+
 #: What is left over is given to a candidate of fewer epochs, if it has at least this share of them.
 SHORT_SHARE = 0.5
 

@@ -187,6 +187,6 @@ class HalvingStage(Stage):
     def _at_rung(self, key: str) -> float:
         """Best score up to the epoch of this rung: what comes later in a trial that ran on is not looked at."""
         _, history = self._done[key]
-        reached = [h["score"] for h in history if h["epoch"] <= self._rungs[self._rung]]
-        found = reached or [s for s in [self._scores[key]] if s is not None]
+        reached = [float(h["score"]) for h in history if h["epoch"] <= self._rungs[self._rung]]
+        found: list[float] = reached or [s for s in [self._scores[key]] if s is not None]
         return max(found, key=lambda s: self._goal.improvement(s, 0.0))

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..config import Config
+from ..config import Config, ScreenSettings
 from ..errors import TrainingError
 from ..metrics import Metric, get_metric
 from ..training.candidate import FROZEN_BODY, Candidate, CellJob, Numerics, TrainingData, digest
 from ..training.recipe import Recipe
 from ..training.space import Choice
 from .arms import Arm, ReadyBackbone, make_arms
-from .budget import MORE_KEPT, MORE_TRIALS, OVERHEAD, SEARCH_SHARE, Budget, Finish, Pace, fit_epochs, makespan
+from .budget import (
+    LAST_TRIAL_SHARE,
+    MORE_KEPT,
+    MORE_TRIALS,
+    OVERHEAD,
+    SEARCH_SHARE,
+    Budget,
+    Finish,
+    Pace,
+    fit_epochs,
+    makespan,
+)
 from .crossval import BudgetStage, Decisions
 from .execute import Observer, execute, ray_session, share_resources, slots_for, threads_for
 from .halving import GENERATION, HalvingStage, listed_generations, sampled_generations
@@ -28,6 +39,7 @@ from .ledger import Ledger, SweepStore
 from .plan import Chain, Deadline, Outcome, Stage, Trial
 from .refine import Previous, arms_from_dicts, arms_to_dicts, refine
 from .sampler import OptunaSampler
+from .screen import rank_screened, score_backbones
 from .search import OptunaStage, grid_candidates, random_candidates
 from .select import rank
 
@@ -55,6 +67,11 @@ def _failure(candidate: Candidate, fold: int | None, stage: str, reason: str) ->
         "stage": stage,
         "reason": reason,
     }
+
+
+def _dropped(arm: Arm, dropped: Mapping[str, str]) -> bool:
+    """Whether screening has dropped it; random weights have no features to be judged by."""
+    return arm.backbone in dropped and arm.weights != "random"
 
 
 class Sweep:
@@ -93,6 +110,7 @@ class Sweep:
         began = time.monotonic() if began is None else began
         self._budget = Budget(config.budget, began, self._finish()) if config.budget else None
         self._slots = 1
+        self._fitted = False
         self._failed: dict[str, dict[str, Any]] = {}
 
     def run(self, address: str | None = None, gpus: int | None = None) -> SweepResult:
@@ -179,12 +197,13 @@ class Sweep:
     def _screen(self) -> Stage | None:
         if self._budget is not None:  # the speeds are known now
             self._budget = dataclasses.replace(self._budget, finish=self._finish())
-        self._fit_epochs()
         jobs = [self._job(c, f) for f in range(len(self.data.folds)) for c in self._probes()]
         return self._cells("screen", jobs)
 
     def _search(self) -> Stage | None:
         search = self.config.search
+        self._drop_arms()
+        self._fit_epochs()
         if search is None or not self.arms or self._searched:
             return None
         listed = search.algorithm in LISTED
@@ -376,6 +395,26 @@ class Sweep:
             return list(dict.fromkeys(arm.default for arm in self.arms))
         return rank(self._belonging(), self.metric).kept(self.config.keep)
 
+    def _drop_arms(self) -> None:
+        """Leaves the search those backbones that screening found most promising, and records the others."""
+        screen = self.config.screen
+        if not isinstance(screen, ScreenSettings):
+            return
+        names = [b.name for b in self.backbones if b.weights.label != "random"]
+        asked = digest([screen.keep, sorted(set(names)), self.data.fingerprint])
+        screened = self.store.manifest().get("screened", {})
+        if screened.get("asked") != asked:
+            scores = score_backbones(self._probes(), self.data)
+            screened = {"asked": asked, **rank_screened(scores, screen.keep)}
+            self.store.update_manifest(screened=screened)
+        dropped: dict[str, str] = screened["dropped"]
+        for arm in self._full_arms:
+            if _dropped(arm, dropped):
+                failure = _failure(arm.default, None, "screen", dropped[arm.backbone])
+                self._failed.setdefault(arm.default.id, failure)
+        self._full_arms = [arm for arm in self._full_arms if not _dropped(arm, dropped)]
+        self._set_arms(self._full_arms)
+
     # ------------------------------------------------------------------ budget
 
     def _finish(self) -> Finish:
@@ -448,18 +487,18 @@ class Sweep:
         needed = [
             makespan([], [s for one in cells[:n] for s in one], self._slots) for n in range(1, len(cells) + 1)
         ]
-        trial_s = [t["seconds"] for c, t in trials if t["seconds"] and c.id not in self._default_ids]
+        trial_s = [float(t["seconds"]) for c, t in trials if t["seconds"] and c.id not in self._default_ids]
         trial_s = trial_s or [self._pace.cell_s(arm.default) for arm in self.arms]
         n_must = min(len(needed), len({(arm.backbone, arm.weights) for arm in self.arms}))
         ends = self._budget.search_ends(needed, n_must, len(self._probes()))
-        # Half of the last trial may lie beyond, on the average; not where one of every backbone is at stake.
-        tight = ends <= self._budget.search_ends(needed[:n_must], n_must, len(self._probes()))
-        return ends - sum(trial_s) / len(trial_s) * (1.0 if tight else 0.5)
+        return ends - sum(trial_s) / len(trial_s) * LAST_TRIAL_SHARE
 
     def _fit_epochs(self) -> None:
         """Cuts the epochs of slow backbones so that a budget has time for one candidate of each, and records it."""
-        if self._budget is None or "epochs" in self.config.recipe:
+        self._fitted = self._budget is None or "epochs" in self.config.recipe or not self._full_arms
+        if self._fitted:
             return
+        assert self._budget is not None
         asked = [self.config.budget, len(self.data.folds), [arm.key for arm in self._full_arms]]
         fitted = self.store.manifest().get("fitted_epochs", {})
         if fitted.get("asked") != asked:
@@ -475,6 +514,7 @@ class Sweep:
             fitted = {"asked": asked, "wanted": wanted, "epochs": epochs}
             self.store.update_manifest(fitted_epochs=fitted)
         self._set_arms([arm.with_epochs(n) for arm, n in zip(self._full_arms, fitted["epochs"], strict=True)])
+        self._fitted = True
 
     def _set_arms(self, arms: list[Arm]) -> None:
         self.arms = arms
@@ -485,10 +525,8 @@ class Sweep:
         """Whether Ray is needed at all: a finished run is read without starting it."""
         if self._measure() or self._screen():
             return True
-        if self._budget is not None and self.arms is self._full_arms and "epochs" not in self.config.recipe:
-            return True
         search = self._search()
-        if search is not None and search.total:
+        if not self._fitted or (search is not None and search.total):
             return True
         return self._crossval() is not None
 

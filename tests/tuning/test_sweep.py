@@ -24,6 +24,7 @@ from ensembler.tuning.arms import make_arms
 from ensembler.tuning.execute import TrialResources, share_resources, slots_for, threads_for
 from ensembler.tuning.plan import Chain, Outcome, Trial
 from ensembler.tuning.refine import Previous
+from ensembler.tuning.screen import score_backbones
 from ensembler.tuning.sweep import Sweep
 
 BASE = "name: x\ndata: {source: digits}\nmetric: log_loss\nbackbones: [a]\nnumerics: {precision: fp32}\n"
@@ -566,3 +567,54 @@ def _as_trained(world: World, candidate_id: str) -> Any:
     outcome = _in_rungs(trial)
     frame = pd.DataFrame([dict(h) for h in outcome.history])
     return SimpleNamespace(score=outcome.score, train_s=1.0, history=lambda: frame)
+
+
+# ---------------------------------------------------------------------- screening
+
+
+def test_screening_keeps_the_most_promising_backbones_and_records_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def scores(probes: Any, data: TrainingData) -> dict[str, tuple[float, float]]:
+        asked.append(len(probes))
+        return {"resnet18": (-0.5, -0.4), "resnet10t": (-0.6, -0.5), "vit_tiny_patch16_224": (-0.9, -0.8)}
+
+    monkeypatch.setattr(module, "score_backbones", scores)
+    names = "resnet18,resnet10t,vit_tiny_patch16_224"
+    world.outcome = lambda t: dataclasses.replace(
+        _fine(dataclasses.replace(t, job=dataclasses.replace(t.job, candidate=_renamed(t.job.candidate))))
+    )
+    text = SEARCH % (4, "random") + "screen: {keep: 2}\n"
+    result = _sweep(world, text, names, weights="w#1").run()
+    tuned = {c.backbone for c in result.candidates if c.strategy != "probe"}
+    assert tuned == {"resnet18", "vit_tiny_patch16_224"}  # of two families, though the third scores better
+    assert {c.backbone for c in result.candidates if c.strategy == "probe"} == set(names.split(","))
+    (left_out,) = result.failed
+    assert (left_out["candidate"]["backbone"], left_out["stage"]) == ("resnet10t", "screen")
+    assert "dropped by screening" in left_out["reason"]
+    assert "resnet18, vit_tiny_patch16_224" in left_out["reason"]
+    assert {t["candidate"]["backbone"] for t in world.store.trials()} == tuned
+    again = _sweep(world, text, names, weights="w#1").run()
+    assert (again.candidates, again.failed) == (result.candidates, result.failed)
+    assert asked == [3]
+    assert world.sessions == 1
+
+
+def _renamed(candidate: Candidate) -> Candidate:
+    return dataclasses.replace(candidate, backbone="a")
+
+
+def test_features_are_scored_on_the_fold_of_the_search(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    fold = (np.arange(80), np.arange(80, 120), np.arange(0))
+    data = TrainingData(Path("p"), labels, ("x", "y", "z"), (fold,), "f", {}, tmp_path)
+    probes = [Candidate(name, "w#1", "probe") for name in ("telling", "noise", "failed")]
+    for probe, strength in zip(probes[:2], (6.0, 0.0), strict=True):
+        features = rng.normal(0, 1, (120, 8)) + strength * np.eye(8)[labels]
+        np.save(data.features_file(probe), features.astype(np.float32))
+    scores = score_backbones(probes, data)
+    assert scores.keys() == {"telling", "noise"}
+    assert all(good > bad for good, bad in zip(scores["telling"], scores["noise"], strict=True))

@@ -343,8 +343,8 @@ def _explain(error: ValidationError, lines: Lines, path: Path, model: type[BaseM
     problems = error.errors(include_url=False)
     # A misspelt key leaves the right one missing: the misspelling is what the reader has to see.
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    if problem["type"] == "literal_error" and problem["loc"][-1:] == ("literal['auto']",):
-        # Of the alternatives "auto" and a mapping, the one that was matched furthest says most.
+    if problem["loc"][-1:] in (("literal['auto']",), ("bool",)):
+        # Of the alternatives, a word or a switch and a mapping, the one that was matched furthest says most.
         same = [p for p in problems if p["loc"][:1] == problem["loc"][:1]]
         problem = max(same, key=lambda p: len(_plain(p["loc"])))
     loc = _plain(problem["loc"])

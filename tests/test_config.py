@@ -107,6 +107,25 @@ BAD = {
     ),
     "space, ends": ("search: {space: {lr: {low: 1, high: 1}}}\n", ":4 search.space.lr: "),
     "space, value": ("search: {space: {ema: [0.9, 1]}}\n", ":4 search.space.ema: 1; expected 0 to 0.999999"),
+    "space, condition": (
+        "search: {space: {rand_ops: {values: [2], when: {polcy: [rand]}}}}\n",
+        ":4 search.space.rand_ops: when 'polcy'; expected `strategy` or another hyperparameter",
+    ),
+    "space, value of a condition": (
+        "search: {space: {rand_ops: {values: [2], when: {policy: [random]}}}}\n",
+        ": 'random'; expected one of standard, trivial, rand",
+    ),
+    "space, strategy of a condition": (
+        "search: {space: {frozen: {values: [0.5], when: {strategy: part}}}}\n",
+        "unknown strategy 'part'; did you mean 'partial'?",
+    ),
+    "space, condition's values": (
+        "search: {space: {rand_ops: {values: [99]}}}\n",
+        ":4 search.space.rand_ops: 99; expected 1 to 14",
+    ),
+    "refine without a search": ("search: null\nrefine: runs/x\n", ":5 refine: there is no search to refine"),
+    "screen, key": ("screen: {kep: 3}\n", ":4 screen.kep: unknown key; did you mean 'keep'?"),
+    "screen, nothing kept": ("screen: {keep: 0}\n", ":4 screen.keep: 0: input should be greater than"),
     "space, range of a switch": ("search: {space: {flip: {low: 0, high: 1}}}\n", ":4 search.space.flip: "),
     "key twice": ("seed: 1\nkeep: 2\nseed: 3\n", ":6 seed: given twice; keep one"),
     "nested key twice": ("folds: {k: 2, seed: 1, k: 3}\n", ":4 k: given twice; keep one"),

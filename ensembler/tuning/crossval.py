@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ..training.candidate import Candidate, CellJob
 from .budget import MIN_EPOCHS, SHORT_SHARE, TOLERANCE, Budget, Pace, makespan
@@ -29,6 +30,23 @@ class Decisions:
     kept: list[Candidate] = dataclasses.field(default_factory=list)
     left_out: list[tuple[Candidate, str]] = dataclasses.field(default_factory=list)
     closed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        return {
+            "kept": [candidate.to_dict() for candidate in self.kept],
+            "left_out": [[candidate.to_dict(), reason] for candidate, reason in self.left_out],
+            "closed": self.closed,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Decisions:
+        """The inverse of `to_dict`."""
+        return cls(
+            [Candidate.from_dict(candidate) for candidate in values["kept"]],
+            [(Candidate.from_dict(candidate), reason) for candidate, reason in values["left_out"]],
+            values["closed"],
+        )
 
 
 class BudgetStage(Stage):

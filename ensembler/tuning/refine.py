@@ -8,16 +8,18 @@ itself refined from its own narrowed space, so the loop closes in.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..config import Config
 from ..metrics import get_metric
-from ..training.candidate import Candidate
+from ..training.candidate import Candidate, digest
 from ..training.recipe import Recipe
 from ..training.recipes import apply
 from ..training.space import Choice, Distribution, Range, Space
 from .arms import Arm
+from .ledger import SweepStore
 from .select import rank
 
 #: How many of an arm's best recipes say where the next search looks.
@@ -123,6 +125,34 @@ def _narrow(distribution: Distribution, centre: Any, values: Sequence[Any]) -> D
 
 
 # ---------------------------------------------------------------------- in the manifest
+
+
+def refined_arms(
+    arms: Sequence[Arm], config: Config, store: SweepStore, previous: Callable[[], Previous]
+) -> tuple[list[Arm], list[tuple[Candidate, float]]]:
+    """The arms narrowed, and what the earlier run knows that this one may be told: candidates and their scores.
+
+    What was read of the earlier run is kept in the manifest: a run that goes on neither needs it nor follows its
+    changes.
+    """
+    manifest = store.manifest()
+    asked = digest([config.refine, arms_to_dicts(arms)])
+    refined = manifest.get("refined", {})
+    if refined.get("asked") != asked:
+        found = previous()
+        same = found.same_question(manifest.get("identity", {}), config.metric)
+        hints = [
+            [candidate.to_dict(), trial["score"]]
+            for candidate, trial in found.trials
+            if same and trial["status"] != "failed" and trial["score"] is not None
+        ]
+        narrowed = refine(arms, found, ["epochs", *config.recipe])
+        refined = {"asked": asked, "from": found.path, "arms": arms_to_dicts(narrowed), "hints": hints}
+        store.update_manifest(refined=refined)
+    return (
+        arms_from_dicts(refined["arms"]),
+        [(Candidate.from_dict(candidate), score) for candidate, score in refined["hints"]],
+    )
 
 
 def space_to_dict(space: Space) -> dict[str, Any]:

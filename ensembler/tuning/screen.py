@@ -7,10 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from ..training.candidate import Candidate, TrainingData
+from ..training.candidate import Candidate, TrainingData, digest
+from .ledger import SweepStore
 
 #: The fold whose train rows are known and whose monitor rows are asked, as in the search.
 FOLD = 0
+
+
+def dropped_backbones(
+    keep: int, probes: Sequence[Candidate], data: TrainingData, store: SweepStore
+) -> dict[str, str]:
+    """Backbones that do not go on, with the reason; decided once and kept in the manifest."""
+    asked = digest([keep, sorted({probe.backbone for probe in probes}), data.fingerprint])
+    screened = store.manifest().get("screened", {})
+    if screened.get("asked") != asked:
+        screened = {"asked": asked, **rank_screened(score_backbones(probes, data), keep)}
+        store.update_manifest(screened=screened)
+    dropped: dict[str, str] = screened["dropped"]
+    return dropped
 
 
 def score_backbones(probes: Sequence[Candidate], data: TrainingData) -> dict[str, tuple[float, float]]:

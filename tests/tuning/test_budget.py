@@ -224,8 +224,9 @@ def _run(ray: SimulatedRay, monkeypatch: pytest.MonkeyPatch, text: str, images: 
 
 def _length(ray: SimulatedRay, sweep: Sweep, began: float, finish_error: float = 1.0) -> float:
     """Seconds of a whole run; what comes after the last Cell takes `finish_error` times what is expected."""
-    assert sweep._budget is not None
-    return ray.now - began + finish_error * sweep._budget.finish.seconds(len(sweep.result.candidates))
+    assert sweep._spending is not None
+    finish = sweep._spending.budget.finish
+    return ray.now - began + finish_error * finish.seconds(len(sweep.result.candidates))
 
 
 SLOW = {"a": 380.0, "b": 250.0, "c": 500.0}

@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ensembler.config import Config
+from ensembler.errors import ConfigError
+from ensembler.experiment import Experiment
+from ensembler.store import RunStore
 from ensembler.training.candidate import Candidate
 from ensembler.training.recipe import Recipe
 from ensembler.training.recipes import default_recipe
@@ -113,3 +118,18 @@ def test_scores_are_comparable_only_for_the_same_images_folds_seed_and_metric() 
     assert not previous.same_question(identity, "accuracy")
     assert not previous.same_question({**identity, "folds": "y"}, "log_loss")
     assert not _previous(TRIALS).same_question({}, "log_loss")
+
+
+@pytest.mark.parametrize(
+    ("made", "what"), [(False, "no run there"), (True, "a run without a finished search")]
+)
+def test_what_cannot_be_refined_is_refused_with_the_way_out(made: bool, what: str, tmp_path: Path) -> None:
+    text = "name: x\ndata: {source: digits}\nbackbones: [resnet10t]\nrefine: runs/before\n"
+    config = Config.parse(text, tmp_path / "c.yaml")
+    if made:
+        RunStore(tmp_path / "runs" / "before").claim({"fingerprint": "f"})
+    with pytest.raises(ConfigError) as caught:
+        Experiment(config, RunStore(tmp_path / "run"))._previous()
+    assert f"c.yaml refine: 'runs/before': {what}; give the folder of a run that has searched" in str(
+        caught.value
+    )

@@ -561,7 +561,7 @@ def test_halving_goes_on_after_a_kill_to_the_same_end(moment: int, monkeypatch: 
 
 
 def _as_trained(world: World, candidate_id: str) -> Any:
-    listed = _sweep(world, (SEARCH % (12, "random")).replace("epochs: 2", "epochs: 9"), "a")._listed
+    listed = _sweep(world, (SEARCH % (12, "random")).replace("epochs: 2", "epochs: 9"), "a")._plan.listed
     candidate = next(c for c in listed if c.id == candidate_id)
     trial = Trial("search", "cell", CellJob(candidate, 0), 0)
     outcome = _in_rungs(trial)
@@ -581,7 +581,7 @@ def test_screening_keeps_the_most_promising_backbones_and_records_the_others(
         asked.append(len(probes))
         return {"resnet18": (-0.5, -0.4), "resnet10t": (-0.6, -0.5), "vit_tiny_patch16_224": (-0.9, -0.8)}
 
-    monkeypatch.setattr(module, "score_backbones", scores)
+    monkeypatch.setattr("ensembler.tuning.screen.score_backbones", scores)
     names = "resnet18,resnet10t,vit_tiny_patch16_224"
     world.outcome = lambda t: dataclasses.replace(
         _fine(dataclasses.replace(t, job=dataclasses.replace(t.job, candidate=_renamed(t.job.candidate))))

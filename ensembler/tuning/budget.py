@@ -16,6 +16,9 @@ from ..training.candidate import Candidate
 #: Share of the time for training that the search may take where cross-validation could use all the rest.
 SEARCH_SHARE = 0.38
 
+#: Seconds that no stage counts: imports before the clock starts, Ray's end, the bootstrap, the table.
+AROUND_S = 9.0
+
 #: Time of a Cell over that of its gradients alone: monitor rows, holdout, the head, the start of a worker.
 OVERHEAD = 1.3
 
@@ -61,7 +64,7 @@ class Finish:
         per_value = 3e-6 + 4e-5 * self.boosting
         combine = per_value * self.rows * n * self.classes * (self.folds + 1) / 6
         deploy = n * (1.0 + self.test_rows * self.folds / (3 * self.images_per_s))
-        return 5.0 + combine + deploy  # the constant: Ray's end, the bootstrap, the report
+        return AROUND_S + combine + deploy
 
 
 @dataclass(frozen=True)

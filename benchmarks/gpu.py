@@ -53,9 +53,7 @@ def idle_share(step: Any, device: torch.device) -> float:
         step()
     elapsed = 1e6 * (time.perf_counter() - began)
     spans = sorted(
-        (e.time_range.start, e.time_range.end)
-        for e in profile.events() or []
-        if e.device_type == torch.autograd.DeviceType.CUDA
+        (e.time_range.start, e.time_range.end) for e in profile.events() or [] if "CUDA" in str(e.device_type)
     )
     busy, until = 0.0, float("-inf")
     for start, end in spans:  # kernels overlap: count every moment once

@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,8 +52,8 @@ def measure(name: str, folder: Path, args: argparse.Namespace) -> dict[str, list
     data = training_data(folder, args.batches * args.batch, args.size)
     recipe = Recipe(epochs=args.repeats + 1, patience=args.repeats + 2, batch_size=args.batch, augment=0.5)
     run = fit_cell(CellJob(Candidate(name, "random", "full", recipe), 0), data)
-    model = backbone.create(name, CLASSES, image_size=args.size)
-    model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model: Any = backbone.create(name, CLASSES, image_size=args.size)
+    model = model.to(memory_format=torch.channels_last).train()
     images = torch.randn(args.batch, 3, args.size, args.size).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(args.batch) % CLASSES
 
@@ -61,7 +62,7 @@ def measure(name: str, folder: Path, args: argparse.Namespace) -> dict[str, list
         for _ in range(args.batches):
             model.zero_grad(set_to_none=True)
             F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
-        return args.batches * args.batch / (time.perf_counter() - began)
+        return float(args.batches * args.batch / (time.perf_counter() - began))
 
     return interleave({"bare": bare, "path": lambda: next(run).images_per_s}, args.repeats)
 

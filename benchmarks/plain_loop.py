@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from measure import commit, verdict
 
@@ -50,11 +51,11 @@ def plain(folder: Path, backbones: list[str], weights: Path | None, epochs: int)
     )
     for name in backbones:
         for train, holdout in folds:
-            file = {
-                "pretrained": True,
-                "pretrained_cfg_overlay": {"file": str(weights / f"{name}.safetensors")},
-            }
-            model = timm.create_model(name, num_classes=len(train_set.classes), **(file if weights else {}))
+            options: dict[str, Any] = {"num_classes": len(train_set.classes)}
+            if weights is not None:
+                overlay = {"file": str(weights / f"{name}.safetensors")}
+                options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
+            model = timm.create_model(name, **options)
             optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
             batches = DataLoader(
                 Subset(train_set, train.tolist()), BATCH, shuffle=True, drop_last=True, num_workers=2
@@ -64,7 +65,8 @@ def plain(folder: Path, backbones: list[str], weights: Path | None, epochs: int)
                 model.train()
                 for images, labels in batches:
                     optimizer.zero_grad()
-                    torch.nn.functional.cross_entropy(model(images), labels).backward()
+                    loss = torch.nn.functional.cross_entropy(model(images), labels)
+                    loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                 model.eval()
                 with torch.no_grad():

@@ -101,8 +101,10 @@ class Heads:
             found = fit_logistic(
                 spectrum.project(x[fold.train]), y[fold.train], spectrum.values, penalties, CLASSES
             )
-            raw = [spectrum.unproject(*one) for one in zip(*found, strict=True)]
-            heads.append([torch.cat([weight, bias[:, None]], 1).numpy() for weight, bias in raw])
+            coefficients, bias = (part.double() for part in found)
+            flat = coefficients.permute(1, 0, 2).reshape(len(spectrum.values), -1)  # one product for all
+            weight = ((spectrum.vectors.double() @ flat).T * normal.scale).view(len(bias), CLASSES, -1)
+            heads.append(list(torch.cat([weight, (bias - weight @ normal.mean)[:, :, None]], 2).numpy()))
         return heads
 
     def sklearn_logistic(self) -> Arrays:

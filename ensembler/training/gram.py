@@ -35,45 +35,26 @@ CONSTANT = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """A fold's train rows, standardised, in the basis of the eigenvectors of their Gram matrix.
+    """Eigenvalues of the Gram matrix of a fold's train rows, standardised, and the basis of its eigenvectors.
 
-    With X the standardised rows (rows, width), X'X = V diag(values) V'. A ridge head is a division in this basis, and
-    a logistic head is found in few steps. Directions in which the rows do not vary are left out, because no penalised
-    head uses them: so rank <= min(rows, width).
+    Penalised heads need no other directions, and in these their problem is nearly a separate one for each. It is a
+    change of basis and not a solution, so float32 does.
 
     Attributes:
-        rows: number of train rows.
-        mean: float64 (width,).
-        scale: float64 (width,), one over the standard deviation; 0 for a constant feature.
-        vectors: float64 (width, rank), the V above.
-        values: float64 (rank,), all positive.
-        targets: float64 (rank, classes), V'X'Y with Y one-hot.
-        shares: float64 (classes,), of each class among the rows.
+        mean: float32 (width,).
+        scale: float32 (width,), one over the standard deviation; 0 for a constant feature.
+        vectors: float32 (width, rank), orthonormal; rank <= min(rows, width).
+        values: float32 (rank,), none negative.
     """
 
-    rows: int
     mean: Tensor
     scale: Tensor
     vectors: Tensor
     values: Tensor
-    targets: Tensor
-    shares: Tensor
 
     def project(self, features: Tensor) -> Tensor:
         """float32 (rows, rank) of raw features (rows, width): standardised, then in the basis of the eigenvectors."""
-        scaled_vectors = self.scale[:, None] * self.vectors
-        offset = self.mean @ scaled_vectors
-        return features.float() @ scaled_vectors.float() - offset.float()
-
-    def unproject(self, coefficients: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight (classes, width) and bias (classes,) for raw features, float64.
-
-        Args:
-            coefficients: (rank, classes), in the basis of the eigenvectors.
-            bias: (classes,).
-        """
-        weight = (self.scale[:, None] * (self.vectors @ coefficients.double())).T
-        return weight, bias.double() - weight @ self.mean
+        return ((features - self.mean) * self.scale) @ self.vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,15 +87,16 @@ class Normal:
         return (features.double() - self.mean) * self.scale
 
     def spectrum(self) -> Spectrum:
-        """The eigenvectors of X'X; what is below the rounding of the largest eigenvalue is 0."""
-        values, vectors = torch.linalg.eigh(self.matrix, UPLO="U")
-        size = max(self.rows, len(self.mean))
-        positive = values > values[-1].clamp(min=0) * size * torch.finfo(values.dtype).eps
-        values, vectors = values[positive], vectors[:, positive]
-        targets = vectors.T @ self.right
-        if self.dual is not None:
-            vectors, targets = self.dual.T @ (vectors / values.sqrt()), values.sqrt()[:, None] * targets
-        return Spectrum(self.rows, self.mean, self.scale, vectors, values, targets, self.shares)
+        """The basis in which a logistic head is found in few steps."""
+        if self.dual is None:
+            values, vectors = torch.linalg.eigh(self.matrix.float(), UPLO="U")
+        else:  # here eigenvectors are made of those of XX' by a division: what is rounding has to be left out
+            values, left = torch.linalg.eigh(self.matrix, UPLO="U")
+            size = max(self.dual.shape)
+            real = values > values[-1].clamp(min=0) * size * torch.finfo(values.dtype).eps
+            values = values[real]
+            vectors = self.dual.T @ (left[:, real] / values.sqrt())
+        return Spectrum(self.mean.float(), self.scale.float(), vectors.float(), values.clamp(min=0).float())
 
 
 def normal_equations(

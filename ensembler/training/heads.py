@@ -127,7 +127,8 @@ def _logistic(normal: Normal, train: Rows, monitor: Rows) -> tuple[Tensor, Tenso
     )
     logits = torch.einsum("mr,prc->pmc", spectrum.project(monitor[0]), coefficients) + bias[:, None]
     best = _lowest_loss(logits, monitor[1])
-    return spectrum.vectors @ coefficients[best].double(), bias[best].double(), PENALTIES["logistic"][best]
+    turned_back = spectrum.vectors.double() @ coefficients[best].double()
+    return turned_back, bias[best].double(), PENALTIES["logistic"][best]
 
 
 def _ridge(normal: Normal, train: Rows, monitor: Rows) -> tuple[Tensor, Tensor, float]:

@@ -1,9 +1,10 @@
 """Multinomial logistic regression for many L2 penalties at once: one pass over the rows serves them all.
 
 L-BFGS (Nocedal 1980) with two changes that the problem invites. The rows come in the basis of their Gram matrix's
-eigenvectors, where a bound of the Hessian is diagonal (Böhning 1992); it is the first guess of the curvature, so that
-badly conditioned features cost no more steps than others. And logits are linear in the weights, so that a search
-along a line needs no product with the rows: a step costs two products, however many points of the line are tried.
+eigenvectors, where the Hessian is nearly diagonal; that diagonal, with the model's present doubt in each class, is the
+first guess of the curvature, so that badly conditioned features cost no more steps than others. And logits are linear
+in the weights, so that a search along a line needs no product with the rows: a step costs two products, however many
+points of the line are tried.
 
 Each fold is solved by itself. A fold's head then has the same bits whatever is in the rows of the others, and no time
 goes into rows that it must not see.
@@ -19,8 +20,12 @@ from torch import Tensor
 
 from ..errors import NonFiniteLossError, TrainingError
 
-#: A problem is solved when the step ahead promises less than this, in nats a row.
-TOLERANCE = 2e-8
+#: A problem is solved when the step ahead promises less than this, in nats a row, and the step before promised no more
+#: than `STEADY` times as much: right after a large step the curvature is a poor guess, and so is the promise.
+TOLERANCE, STEADY = 1e-5, 100.0
+
+#: First the problem is solved to this in the best `COARSE_SHARE` of the directions, where a step costs as much less.
+COARSE_TOLERANCE, COARSE_SHARE = 3e-4, 0.25
 
 MAX_STEPS = 2000
 
@@ -56,56 +61,70 @@ def fit_logistic(
     size = max(1, MAX_LOGITS // (len(rows) * n_classes))
     ones = torch.ones(len(rows), 1, device=rows.device)
     columns = torch.cat([rows, ones], 1).T.contiguous()
-    solved = [
-        _solve(columns, labels, values.float(), part.float(), n_classes)
-        for part in torch.split(penalties, size)
-    ]
+    best = max(1, int(COARSE_SHARE * len(values)))  # eigenvalues ascend; the bias comes along
+    few = columns[-best - 1 :].contiguous()
+    solved = []
+    for part in torch.split(penalties.float(), size):
+        start = torch.zeros(n_classes, len(part), len(columns), device=rows.device)
+        start[:, :, -best - 1 :] = _solve(
+            few, labels, values[-best:], part, start[:, :, -best - 1 :], COARSE_TOLERANCE
+        )
+        solved.append(_solve(columns, labels, values, part, start, TOLERANCE))
     weights = torch.cat(solved, 1).permute(1, 2, 0)
     return weights[:, :-1], weights[:, -1]
 
 
-def _solve(columns: Tensor, labels: Tensor, values: Tensor, penalties: Tensor, n_classes: int) -> Tensor:
+def _solve(
+    columns: Tensor, labels: Tensor, values: Tensor, penalties: Tensor, start: Tensor, tolerance: float
+) -> Tensor:
     """Weights (classes, penalties, rank + 1), the bias last; `columns` is (rank + 1, rows), a row of ones last."""
-    n_rows, width = columns.shape[1], len(columns)
+    n_rows, width, n_classes = columns.shape[1], len(columns), len(start)
     device = columns.device
-    # The second derivative of the cross-entropy is at most 1/2 a logit (Böhning 1992), with the bias as with weights.
     decay = penalties[:, None].expand(-1, width).clone()
     decay[:, -1] = 0
+    truth = torch.nn.functional.one_hot(labels, n_classes).to(columns.dtype).T @ columns.T / n_rows
+    truth = truth[:, None]  # (classes, 1, rank + 1): minus the gradient's part that stays
     data = torch.cat([values / n_rows, torch.ones(1, device=device)])
-    memory = _Memory(data / 2 + decay)
+    memory = _Memory()
 
     solved = torch.zeros(n_classes, len(penalties), width, device=device)
     open_problems = torch.arange(len(penalties), device=device)
-    weights = solved
-    logits = torch.zeros(n_classes, len(penalties), n_rows, device=device)
-    gradient = _gradient(torch.full_like(logits, 1 / n_classes), columns, labels)
+    weights = start
+    logits = (weights.flatten(0, 1) @ columns).view(n_classes, len(penalties), n_rows)
+    proba = torch.softmax(logits, 0)
+    doubt = _doubt(proba)
+    last_promise = torch.full_like(penalties, math.inf)
+    gradient = _expected(proba, columns) - truth + decay * weights
     for _ in range(MAX_STEPS):
-        direction = memory.direction(gradient)
-        promise = -_dot(direction, gradient) / 2
+        direction = memory.direction(gradient, doubt * data + decay)
+        slope = _dot(direction, gradient)
+        promise = -slope / 2
         if not torch.isfinite(promise).all():
             raise NonFiniteLossError(
                 "the loss of a logistic head is not finite, because the features of its backbone are not; "
                 "take other weights"
             )
-        going = promise > TOLERANCE
+        going = (promise > tolerance) | (last_promise > STEADY * tolerance)
         if not going.all():
             solved[:, open_problems[~going]] = weights[:, ~going]
             if not going.any():
                 return solved
             open_problems, decay = open_problems[going], decay[going]
             memory.keep(going)
+            slope, promise = slope[going], promise[going]
             weights, logits, gradient, direction = (
                 t[:, going] for t in (weights, logits, gradient, direction)
             )
         slopes = (direction.flatten(0, 1) @ columns).view_as(logits)
         decayed = decay * direction
-        line = Line(logits, slopes, labels, _dot(weights, decayed), _dot(direction, decayed))
-        length, proba = line.minimise(SLOPE_SHARE)
+        line = Line(logits, slopes, _dot(weights, decayed) - _dot(truth, direction), _dot(direction, decayed))
+        length, logits, proba = line.minimise(slope, SLOPE_SHARE)
         step = length[:, None] * direction
         weights = weights + step
-        logits = logits + length[:, None] * slopes
-        before, gradient = gradient, _gradient(proba, columns, labels) + decay * weights
+        doubt = _doubt(proba)
+        before, gradient = gradient, _expected(proba, columns) - truth + decay * weights
         memory.add(step, gradient - before)
+        last_promise = promise
     raise TrainingError(
         f"a logistic head has not settled within {MAX_STEPS} steps; take strategy ridge instead of probe"
     )
@@ -116,79 +135,73 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum((0, 2))
 
 
-def _gradient(proba: Tensor, columns: Tensor, labels: Tensor) -> Tensor:
-    """Of the mean cross-entropy, (classes, penalties, rank + 1). Changes `proba`."""
-    proba[labels, :, torch.arange(len(labels), device=labels.device)] -= 1
-    return (proba.flatten(0, 1) @ columns.T).view(*proba.shape[:2], -1) / len(labels)
+def _doubt(proba: Tensor) -> Tensor:
+    """(classes, penalties, 1): mean second derivative of the cross-entropy in a class's logit."""
+    return (proba.mean(2) - proba.square().mean(2)).clamp(min=1e-4)[:, :, None]
+
+
+def _expected(proba: Tensor, columns: Tensor) -> Tensor:
+    """Mean of the columns, weighted by each class's probability: (classes, penalties, rank + 1)."""
+    return (proba.flatten(0, 1) @ columns.T).view(*proba.shape[:2], -1) / proba.shape[2]
 
 
 @dataclass(eq=False)
 class Line:
-    """The objective of each problem along its direction: convex in the length t of the step.
+    """Convex functions of a length t: mean log-sum-exp of logits + t * slopes, plus t * linear + t^2 / 2 * quadratic.
+
+    With the mean slope of the true classes as minus `linear` that is a cross-entropy.
 
     Attributes:
         logits: (classes, penalties, rows) at t = 0.
         slopes: their change with t.
-        labels: (rows,).
-        linear: (penalties,), of the penalty: t * linear + t^2 / 2 * quadratic.
+        linear: (penalties,).
         quadratic: (penalties,).
     """
 
     logits: Tensor
     slopes: Tensor
-    labels: Tensor
     linear: Tensor
     quadratic: Tensor
 
-    def minimise(self, slope_share: float) -> tuple[Tensor, Tensor]:
-        """Lengths (penalties,) where the slope has fallen to a share of the first, and the probabilities there.
+    def minimise(self, first: Tensor, slope_share: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Lengths (penalties,) where the slope has fallen to a share of the first; the logits and probabilities there.
 
         Newton's method within a bracket, all problems together.
+
+        Args:
+            first: (penalties,), the slopes at t = 0, negative.
+            slope_share: in (0, 1).
         """
-        taken = self.slopes[self.labels, :, torch.arange(len(self.labels), device=self.labels.device)].mean(0)
         low = torch.zeros_like(self.linear)
         high = torch.full_like(low, math.inf)
-        first, _, proba = self._derivatives(low, taken)
         length = torch.ones_like(low)
-        for _ in range(MAX_POINTS):
-            slope, curvature, proba = self._derivatives(length, taken)
+        for point in range(MAX_POINTS):
+            logits = torch.addcmul(self.logits, self.slopes, length[:, None])
+            proba = torch.softmax(logits, 0)
+            weighted = proba * self.slopes
+            mean = weighted.sum(0)
+            slope = mean.mean(1) + self.linear + length * self.quadratic
             done = slope.abs() <= slope_share * first.abs()
-            if done.all():
+            if done.all() or point == MAX_POINTS - 1:
                 break
+            spread = weighted.mul_(self.slopes).sum(0) - mean.square()
             low = torch.where(slope < 0, length, low)
             high = torch.where(slope > 0, length, high)
-            target = (length - slope / curvature).clamp(max=4 * length)
+            target = length - slope / (spread.mean(1).clamp(min=1e-12) + self.quadratic)
             inside = (target > low) & (target < high)
             middle = torch.where(torch.isinf(high), 4 * length, (low + high) / 2)
-            length = torch.where(done, length, torch.where(inside, target, middle))
-        else:
-            proba = self._derivatives(length, taken)[2]
-        return length, proba
-
-    def _derivatives(self, length: Tensor, taken: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Slope (penalties,), curvature (penalties,) and probabilities (classes, penalties, rows) at a length."""
-        proba = torch.softmax(self.logits + length[:, None] * self.slopes, 0)
-        weighted = proba * self.slopes
-        mean = weighted.sum(0)
-        slope = mean.mean(1) - taken + self.linear + length * self.quadratic
-        spread = (weighted * self.slopes).sum(0) - mean.square()
-        return slope, spread.mean(1).clamp(min=1e-12) + self.quadratic, proba
+            length = torch.where(done, length, torch.where(inside, target.clamp(max=4 * length), middle))
+        return length, logits, proba
 
 
 class _Memory:
-    """The last steps of each problem and how its gradient changed along them, for directions of L-BFGS.
+    """The last steps of each problem and how its gradient changed along them, for directions of L-BFGS."""
 
-    Args:
-        curvature: (penalties, rank + 1), a diagonal guess of the Hessian.
-    """
-
-    def __init__(self, curvature: Tensor) -> None:
-        self._curvature = curvature
+    def __init__(self) -> None:
         self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def keep(self, which: Tensor) -> None:
         """Forgets the problems that are solved."""
-        self._curvature = self._curvature[which]
         self._pairs = [(s[:, which], c[:, which], i[which]) for s, c, i in self._pairs]
 
     def add(self, step: Tensor, change: Tensor) -> None:
@@ -197,18 +210,23 @@ class _Memory:
         inverse = torch.where(product > 0, 1 / product, 0.0)
         self._pairs = [*self._pairs[-MEMORY + 1 :], (step, change, inverse)]
 
-    def direction(self, gradient: Tensor) -> Tensor:
-        """Minus the gradient times the guess of the inverse Hessian, by the recursion of two loops."""
+    def direction(self, gradient: Tensor, curvature: Tensor) -> Tensor:
+        """Minus the inverse Hessian, as it is guessed, times the gradient; by the recursion of two loops.
+
+        Args:
+            gradient: (classes, penalties, rank + 1).
+            curvature: the same, a diagonal to begin the guess with; only its proportions matter once there are steps.
+        """
         left = -gradient
         shares = []
         for step, change, inverse in reversed(self._pairs):
             share = inverse * _dot(step, left)
             left = left - share[:, None] * change
             shares.append(share)
-        left = left / self._curvature
+        left = left / curvature
         if self._pairs:
             step, change, inverse = self._pairs[-1]
-            length = _dot(change, change / self._curvature)
+            length = _dot(change, change / curvature)
             left = left * torch.where(inverse > 0, 1 / (inverse * length), 1.0)[:, None]
         for (step, change, inverse), share in zip(self._pairs, reversed(shares), strict=True):
             left = left + (share - inverse * _dot(change, left))[:, None] * step

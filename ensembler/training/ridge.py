@@ -94,8 +94,9 @@ def fit_scales(values: Tensor, labels: Tensor) -> Tensor:
         (penalties,), at most `MAX_SCALE`.
     """
     columns = values.permute(2, 0, 1).contiguous()
-    none = torch.zeros(values.shape[0], device=values.device)
-    scales, _ = Line(torch.zeros_like(columns), columns, labels, none, none).minimise(SLOPE_SHARE)
+    taken = values[:, torch.arange(len(labels), device=values.device), labels].mean(1)
+    line = Line(torch.zeros_like(columns), columns, -taken, torch.zeros_like(taken))
+    scales = line.minimise(columns.mean((0, 2)) - taken, SLOPE_SHARE)[0]
     return scales.clamp(max=MAX_SCALE)
 
 

@@ -66,10 +66,11 @@ def test_a_projection_is_the_standardised_rows_turned() -> None:
     x, y = _rows(80, 6, 3)
     rows = np.arange(50)
     spectrum = _normal(x, y, [rows], 3)[0].spectrum()
-    turned = _standardised(x, rows) @ spectrum.vectors.numpy()
+    turned = _standardised(x, rows) @ spectrum.vectors.double().numpy()
     np.testing.assert_allclose(spectrum.project(torch.from_numpy(x)).numpy(), turned, atol=1e-4)
     gram_matrix = turned[rows].T @ turned[rows]
-    np.testing.assert_allclose(gram_matrix, np.diag(spectrum.values), atol=1e-8)
+    np.testing.assert_allclose(gram_matrix, np.diag(spectrum.values), atol=1e-3)
+    np.testing.assert_allclose(spectrum.vectors.T @ spectrum.vectors, np.eye(6), atol=1e-5)
 
 
 def test_sums_shared_among_folds_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +91,7 @@ def test_constant_and_repeated_features_are_left_out(width: int) -> None:
     x[:, 2] = 7.3
     x[:, 3] = x[:, 4]
     (normal,) = _normal(x, y, [np.arange(60)], 3)
-    assert len(normal.spectrum().values) <= min(width - 2, 59)
+    assert (normal.spectrum().values > 1e-3).sum() <= min(width - 2, 59)
     coefficients = RidgePath(normal, [1e-3]).coefficients(0)
     np.testing.assert_allclose(coefficients[2], 0, atol=1e-12)
     assert normal.scale[2] == 0
@@ -123,7 +124,7 @@ def test_rows_outside_a_fold_leave_its_bits_alone(width: int) -> None:
     assert not torch.equal(before[1].matrix, after[1].matrix)
     x[outside] = np.nan
     alone = _normal(x, y, folds[:1], 3)[0].spectrum()
-    np.testing.assert_allclose(alone.values, before[0].spectrum().values, rtol=1e-9)
+    np.testing.assert_allclose(alone.values, before[0].spectrum().values, rtol=1e-4)
     with pytest.raises(NonFiniteLossError, match="not finite"):
         _normal(x, y, folds, 3)
 

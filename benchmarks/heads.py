@@ -15,7 +15,6 @@ takes in float32 is shown as well. Logistic regression is float32 on both sides,
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 import warnings
@@ -164,7 +163,9 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the penalties, one round, no promise"
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of both sides")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of both sides; more only where nothing else runs"
+    )
     options = parser.parse_args()
     rounds, n_ridge, n_logistic = (1, 10, 2) if options.quick else (5, 100, 20)
     heads = Heads(n_ridge, n_logistic)

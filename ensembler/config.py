@@ -87,7 +87,8 @@ class SearchSettings(_Settings):
 
     Attributes:
         trials: how many candidates are tried, the default recipe of every backbone first.
-        epochs: of each trial and of the candidates that come out of it.
+        epochs: of each trial and of the candidates that come out of it. `auto` is 8; with a budget, those that are
+            cross-validated then have as many more as it has time for, up to 30.
         algorithm: `random` and `grid` are decided by the seed; `optuna` (tree-structured Parzen estimators) and
             `gp` (a Gaussian process) learn from what has finished.
         scheduler: `asha` and `median` stop the weak early, by order of arrival; `halving` in step, so that the
@@ -98,7 +99,7 @@ class SearchSettings(_Settings):
     """
 
     trials: Annotated[int, Field(ge=1, le=100_000)] = 12
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 8
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
     algorithm: Literal["optuna", "gp", "random", "grid"] = "optuna"
     scheduler: Literal["asha", "median", "halving", "none"] = "asha"
     seed: Annotated[int, Field(ge=0)] = 0

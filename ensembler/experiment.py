@@ -179,7 +179,8 @@ class Experiment:
             sweep = Sweep(self.config, data, backbones, self.store, Observers(watchers), began, refined)
             result = sweep.run()
         notes = {(b.name, b.weights.label): b.weights.note for b in backbones}
-        wanted = self.store.manifest().get("fitted_epochs", {}).get("wanted", 0)
+        searched = self.config.search is not None and "epochs" in self.config.search.space
+        wanted = 0 if searched else self.store.manifest().get("fitted_epochs", {}).get("wanted", 0)
         self.store.update_manifest(
             candidates=[c.to_dict() for c in result.candidates],
             failed=result.failed,
@@ -190,7 +191,8 @@ class Experiment:
                     "weights": c.weights,
                     "note": "; ".join(
                         filter(
-                            None, [notes.get((c.backbone, c.weights)), _cut(c, wanted), *self._cell_notes(c)]
+                            None,
+                            [notes.get((c.backbone, c.weights)), _fitted(c, wanted), *self._cell_notes(c)],
                         )
                     ),
                 }
@@ -338,10 +340,16 @@ class Experiment:
         return images
 
 
-def _cut(candidate: Candidate, wanted: int) -> str:
-    """What a budget took from a candidate, or ""."""
+def _fitted(candidate: Candidate, wanted: int) -> str:
+    """What a budget took from a candidate's epochs, or added to those of the search; "" where it did neither."""
     epochs = candidate.recipe.epochs
-    return f"{epochs} of {wanted} epochs: budget" if not candidate.frozen_body and epochs < wanted else ""
+    if candidate.frozen_body or not wanted or epochs == wanted:
+        return ""
+    return (
+        f"{epochs} of {wanted} epochs: budget"
+        if epochs < wanted
+        else f"{epochs} epochs, {wanted} in the search"
+    )
 
 
 def _commit(folder: Path) -> str | None:

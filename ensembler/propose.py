@@ -138,7 +138,10 @@ def propose(
         trials=Choice(
             trials, f"the default recipe of each of {len(backbones)} backbones first, then variations of them"
         ),
-        epochs=Choice(EPOCHS, "enough for pretrained weights on most images; more costs in proportion"),
+        epochs=Choice(
+            "auto",
+            f"{EPOCHS} in the search; what is cross-validated has as many more, up to 30, as the budget has time for",
+        ),
         budget=_budget(survey, hardware, [b.value for b in backbones], size.value, k.value, trials),
     )
 

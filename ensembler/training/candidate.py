@@ -63,6 +63,10 @@ class Candidate:
         """Whether its Cells hold a head alone, and share the backbone that it starts from."""
         return self.strategy in FROZEN_BODY
 
+    def with_epochs(self, epochs: int) -> Candidate:
+        """The same, trained for another number of epochs."""
+        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, epochs=epochs))
+
     def identity(self) -> dict[str, Any]:
         """Plain values, as they are hashed."""
         return {**dataclasses.asdict(self), "recipe": self.recipe.identity()}

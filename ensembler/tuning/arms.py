@@ -104,7 +104,7 @@ def make_arms(config: Config, backbones: Sequence[ReadyBackbone], n_images: int)
 
 def _arm(config: Config, backbone: ReadyBackbone, strategy: str, n_images: int) -> Arm:
     recipe = default_recipe(backbone.info.params, backbone.info.transformer, strategy)
-    if config.search:
+    if config.search and config.search.epochs != "auto":
         recipe = dataclasses.replace(recipe, epochs=config.search.epochs)
     recipe = apply(recipe, config.recipe)
     large = backbone.info.params >= SMALL_BACKBONE

@@ -6,6 +6,7 @@ Everything here is arithmetic on measured seconds: no clock but `time.monotonic`
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from ..training.candidate import Candidate
 
 #: Share of the time for training that the search may take where cross-validation could use all the rest.
-SEARCH_SHARE = 0.38
+SEARCH_SHARE = 0.33
 
 #: Seconds that no stage counts: imports before the clock starts, Ray's end, the bootstrap, the table.
 AROUND_S = 9.0
@@ -24,6 +25,11 @@ OVERHEAD = 1.3
 
 #: Fewest epochs that fine-tuning is worth starting for.
 MIN_EPOCHS = 2
+
+#: Epochs to which those of a kept recipe are raised where there is time and the config leaves them to us. On the
+#: clothing photographs, 5 folds of `mobilenetv3_small_050` have a test log loss of 0.627 with 8 epochs and of 0.564 with
+#: 16.
+MOST_EPOCHS = 30
 
 #: A candidate is taken on if it is expected to end no later than this share of the budget after it: one that just
 #: does not fit leaves more unused than it would take too much.
@@ -89,7 +95,9 @@ class Budget:
         """Seconds left for Cells, now."""
         return self.training_ends(n) - time.monotonic()
 
-    def search_ends(self, crossval_s: Sequence[float], n_must: int = 1, others: int = 0) -> float:
+    def search_ends(
+        self, crossval_s: Sequence[float], n_must: int = 1, others: int = 0, most_s: float | None = None
+    ) -> float:
         """`time.monotonic()` when the search has to be over.
 
         Cross-validation is left the time of as many candidates as fit beside the search's share, of `n_must` whether
@@ -99,7 +107,13 @@ class Budget:
             crossval_s: seconds to cross-validate the best, the best two and so on.
             n_must: candidates that matter more than the search: one of every backbone.
             others: candidates beside these, which take their time after the last Cell.
+            most_s: what cross-validation could use at most, if epochs are raised to fill its time; None if they are
+                not.
         """
+        if most_s is not None:
+            ends = self.training_ends(others + n_must)
+            usable = min(most_s, (1 - SEARCH_SHARE) * (ends - self.began))
+            return ends - max(usable, crossval_s[n_must - 1])
         for n in range(len(crossval_s), n_must, -1):
             ends = self.training_ends(others + n)
             if crossval_s[n - 1] <= (1 - SEARCH_SHARE) * (ends - self.began):
@@ -176,7 +190,8 @@ def makespan(running: Iterable[float], cells: Iterable[float], slots: int) -> fl
 def fit_epochs(seconds_per_epoch: Sequence[float], epochs: int, seconds: float) -> list[int]:
     """How many epochs each of several candidates may have, so that all of them together fit.
 
-    Each gets an equal share of the time; what a fast one does not need goes to the slower ones.
+    Each gets an equal share of the time; what a fast one does not need goes to the slower ones. The slowest is left out
+    as long as one has to do with less than `SHORT_SHARE` of the epochs.
 
     Args:
         seconds_per_epoch: of each candidate, over all its folds.
@@ -184,16 +199,25 @@ def fit_epochs(seconds_per_epoch: Sequence[float], epochs: int, seconds: float) 
         seconds: for all of them.
 
     Returns:
-        Epochs of each, from `MIN_EPOCHS` (even where that does not fit) to `epochs`.
+        Epochs of each, 0 where it is left out. The fastest has `MIN_EPOCHS` at least (or all that are wanted), even
+        where they do not fit.
 
     >>> fit_epochs([1.0, 10.0], epochs=8, seconds=50)
     [8, 4]
+    >>> fit_epochs([1.0, 40.0], epochs=8, seconds=50)
+    [8, 0]
     """
-    given = [0] * len(seconds_per_epoch)
-    left = seconds
-    cheapest_first = sorted(range(len(given)), key=seconds_per_epoch.__getitem__)
-    for position, i in enumerate(cheapest_first):
-        share = left / (len(given) - position)
-        given[i] = min(epochs, max(MIN_EPOCHS, int(share / seconds_per_epoch[i])))
-        left -= given[i] * seconds_per_epoch[i]
-    return [min(n, epochs) for n in given]
+    fastest_first = sorted(range(len(seconds_per_epoch)), key=seconds_per_epoch.__getitem__)
+    fewest = min(epochs, max(MIN_EPOCHS, math.ceil(SHORT_SHARE * epochs)))
+    for n in range(len(fastest_first), 0, -1):
+        given = [0] * len(seconds_per_epoch)
+        left = seconds
+        for position, i in enumerate(fastest_first[:n]):
+            share = left / (n - position)
+            given[i] = max(0, min(epochs, int(share / seconds_per_epoch[i])))
+            left -= given[i] * seconds_per_epoch[i]
+        if min(given[i] for i in fastest_first[:n]) >= fewest:
+            return given
+    first = fastest_first[0]
+    enough = int(seconds / seconds_per_epoch[first])
+    return [min(epochs, max(MIN_EPOCHS, enough)) if i == first else 0 for i in range(len(seconds_per_epoch))]

@@ -2,6 +2,9 @@
 
 The decision falls when a slot is free, with what the Cells before it really took. What is left over at the end, too
 little for another whole candidate, goes to a kept one with fewer epochs.
+
+Where the config leaves the epochs open, the search is done with few, and what is taken on has as many more as there is
+time for: the contenders (the best of each backbone that comes near the best of all) share it equally.
 """
 
 from __future__ import annotations
@@ -65,6 +68,8 @@ class BudgetStage(Stage):
         on_decision: called after each.
         on_end: see `Stage`.
         others: candidates beside these, which take their time after the last Cell.
+        most_epochs: to which those of a candidate are raised where there is time; 0 leaves them as they are.
+        n_equal: of the first in turn that share the time equally, if epochs are raised.
     """
 
     def __init__(
@@ -81,6 +86,8 @@ class BudgetStage(Stage):
         on_decision: Callable[[], None],
         on_end: Callable[[Trial, Outcome], None] = lambda _trial, _outcome: None,
         others: int = 0,
+        most_epochs: int = 0,
+        n_equal: int = 1,
     ) -> None:
         super().__init__(name, [], on_end)
         self._decisions = decisions
@@ -92,9 +99,11 @@ class BudgetStage(Stage):
         self._most = most
         self._others = others
         self._searched = set(turn)
-        known = {*decisions.kept, *(c for c, _ in decisions.left_out)}
-        self._wanted = deque(c for c in turn[:wanted] if c not in known)
-        self._further = deque(c for c in turn[wanted:] if c not in known)
+        self._most_epochs = most_epochs
+        known = {self._searched_as(c) for c in (*decisions.kept, *(c for c, _ in decisions.left_out))}
+        self._wanted = deque(c for c in turn[:wanted] if self._searched_as(c) not in known)
+        self._further = deque(c for c in turn[wanted:] if self._searched_as(c) not in known)
+        self._sharing = set(turn[:n_equal])
         self._running: dict[Trial, float] = {}
         self._number = 0
         for candidate in decisions.kept:
@@ -139,7 +148,7 @@ class BudgetStage(Stage):
             candidate = self._wanted.popleft()
             needed = self._seconds(candidate)
             if not self._decisions.kept or needed <= self._left():
-                return candidate
+                return self._raised(candidate)
             short = self._shortened([candidate])
             instead = f"; it is trained with {short.recipe.epochs} epochs instead" if short else ""
             reason = (
@@ -154,8 +163,23 @@ class BudgetStage(Stage):
         while self._further:
             candidate = self._further.popleft()
             if self._seconds(candidate) <= self._left():
-                return candidate
-        return self._shortened([c for c in self._decisions.kept if c in self._searched])
+                return self._raised(candidate)
+        kept = [c for c in self._decisions.kept if c in self._searched or self._most_epochs]
+        return self._shortened(kept)
+
+    def _searched_as(self, candidate: Candidate) -> Candidate:
+        """What tells candidates apart here: all, or all but the epochs."""
+        return candidate.with_epochs(1) if self._most_epochs else candidate
+
+    def _raised(self, candidate: Candidate) -> Candidate:
+        """The candidate with as many epochs as its share of the time allows; never fewer than it has."""
+        waiting = sum(c in self._sharing for c in self._wanted) if candidate in self._sharing else 0
+        share = self._left() / (1 + waiting)
+        for epochs in range(self._most_epochs, candidate.recipe.epochs, -1):
+            long = candidate.with_epochs(epochs)
+            if self._seconds(long) <= share and long not in self._decisions.kept:
+                return long
+        return candidate
 
     def _left(self) -> float:
         left = self._budget.left_s(self._others + len(self._decisions.kept) + 1)
@@ -178,8 +202,7 @@ class BudgetStage(Stage):
         for candidate in candidates:
             most = candidate.recipe.epochs
             for epochs in range(most - 1, max(MIN_EPOCHS, round(SHORT_SHARE * most)) - 1, -1):
-                recipe = dataclasses.replace(candidate.recipe, epochs=epochs)
-                short = dataclasses.replace(candidate, recipe=recipe)
+                short = candidate.with_epochs(epochs)
                 seconds = self._seconds(short)
                 if short not in self._decisions.kept and self._missing(short) and seconds <= left:
                     found.append((seconds, short))

@@ -134,6 +134,7 @@ def execute(
     scheduler: str = "none",
     epochs: int = 1,
     train: Train | None = None,
+    late: bool = False,
 ) -> None:
     """Runs every trial of a chain; returns when the chain has finished.
 
@@ -148,6 +149,7 @@ def execute(
         scheduler: stops trials of the stage "search" early; see `plan_scheduler`.
         epochs: most epochs of such a trial.
         train: trains a Cell; `fit_cell` unless a benchmark measures what is around it.
+        late: ask the chain for a trial only when a worker is free, see `PlanSearcher`.
 
     Raises:
         StoreError: a worker could not write a Cell.
@@ -162,7 +164,7 @@ def execute(
     # start of a second worker, which takes longer than a short trial, is cancelled again and again.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     watch = TrialWatch()
-    searcher = PlanSearcher(chain, observer, metric, watch, slots)
+    searcher = PlanSearcher(chain, observer, metric, watch, slots, late)
     stopping = plan_scheduler(searcher, metric, scheduler, epochs)
     # Tune keeps snapshots of its own, which nobody reads: they live and die with this call.
     scratch = Path(tempfile.mkdtemp(prefix="ensembler-tune-"))

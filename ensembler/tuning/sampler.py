@@ -2,6 +2,8 @@
 
 Ranges are searched as a share in [0, 1] of the arm's own range, so that what is learned on one backbone helps on the
 next, whose best rate may be ten times larger. A choice of the same values is one dimension for all arms.
+
+An arm whose best score has stayed far from the best of all is not drawn any more: its time goes to the others.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from ..metrics import Metric
 from ..training.candidate import Candidate
 from ..training.space import Choice, Distribution, Range, draw
 from .arms import Arm
+from .select import near_best
 
 #: Trials before a sampler learns; until then it draws at random.
 STARTUP = 8
@@ -32,14 +35,20 @@ class OptunaSampler:
             Gaussian process, which sees the conditional ones as dimensions that do not matter.
         seed: of the sampling.
         metric: its direction.
+        chance: score of a model that knows nothing, see `select.chance_score`; None draws hopeless arms too.
     """
 
-    def __init__(self, arms: Sequence[Arm], algorithm: str, seed: int, metric: Metric) -> None:
+    def __init__(
+        self, arms: Sequence[Arm], algorithm: str, seed: int, metric: Metric, chance: float | None = None
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna = optuna
         self._arms = arms
+        self._metric = metric
+        self._chance = chance
+        self._best: dict[int, float] = {}
         self._everything = algorithm == "gp"
         with warnings.catch_warnings():
             # Before its version 5, Optuna calls the Gaussian process an experiment.
@@ -57,8 +66,15 @@ class OptunaSampler:
 
     def ask(self) -> Candidate:
         """The next candidate; it may be one that was asked for before."""
+        arms = list(range(len(self._arms)))
         trial = self._study.ask()
-        index = trial.suggest_categorical("arm", list(range(len(self._arms))))
+        index = trial.suggest_categorical("arm", arms)
+        promising = self._promising()
+        if index not in promising:
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+            self._study.enqueue_trial({"arm": promising[self._drawn.total() % len(promising)]})
+            trial = self._study.ask()
+            index = trial.suggest_categorical("arm", arms)
         arm = self._arms[index]
         number, self._drawn[index] = self._drawn[index], self._drawn[index] + 1
         if self._everything:
@@ -71,8 +87,22 @@ class OptunaSampler:
         self._asked.setdefault(candidate.id, []).append(trial)
         return candidate
 
+    def _promising(self) -> list[int]:
+        """Arms that have come near the best score, or have none yet."""
+        if self._chance is None:
+            return list(range(len(self._arms)))
+        near = near_best(self._best, self._metric, self._chance)
+        return [i for i in range(len(self._arms)) if i in near or i not in self._best]
+
+    def _note_best(self, candidate: Candidate, score: float | None) -> None:
+        for index, arm in enumerate(self._arms):
+            if score is not None and arm.is_of(candidate):
+                best = self._best.get(index, score)
+                self._best[index] = score if self._metric.improvement(score, best) > 0 else best
+
     def tell(self, candidate: Candidate, score: float | None) -> None:
         """Takes the score of a candidate, asked for or not; None of one that failed."""
+        self._note_best(candidate, score)
         asked = self._asked.get(candidate.id)
         if not asked:
             self.learn(candidate, score)
@@ -87,6 +117,7 @@ class OptunaSampler:
         """Adds a candidate that this sampler did not draw, as far as it lies in the space."""
         if score is None:
             return
+        self._note_best(candidate, score)
         for index, arm in enumerate(self._arms):
             if arm.is_of(candidate):
                 params, kinds = self._point(index, arm, candidate)

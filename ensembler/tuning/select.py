@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..metrics import Metric
 from ..training.candidate import Candidate
+
+#: A score is near the best one if it is at least this share of the way from chance to it.
+NEAR_SHARE = 0.85
+
+T = TypeVar("T", bound=Hashable)
 
 _ORDER = {"finished": 0, "stopped": 1}
 
@@ -49,6 +57,24 @@ def rank(trials: Iterable[tuple[Candidate, Mapping[str, Any]]], metric: Metric) 
     scored.sort(key=lambda t: (_ORDER[t[1]["status"]], -metric.improvement(t[1]["score"], 0.0), t[0].id))
     best_first = tuple(dict.fromkeys(candidate for candidate, _ in scored))
     return Ranking(best_first, _first_of_each(best_first))
+
+
+def chance_score(metric: Metric, labels: NDArray[np.int64], n_classes: int) -> float:
+    """The score of always answering with the class frequencies."""
+    frequencies = np.bincount(labels, minlength=n_classes) / len(labels)
+    return metric(labels, np.tile(frequencies, (len(labels), 1)))
+
+
+def near_best(scores: Mapping[T, float], metric: Metric, chance: float) -> list[T]:
+    """Those whose score comes near the best one.
+
+    >>> from ensembler.metrics import get_metric
+    >>> near_best({"a": 0.90, "b": 0.80, "c": 0.60}, get_metric("accuracy"), chance=0.1)
+    ['a', 'b']
+    """
+    gains = {key: metric.improvement(score, chance) for key, score in scores.items()}
+    most = max(gains.values(), default=0.0)
+    return [key for key, gain in gains.items() if gain >= NEAR_SHARE * most]
 
 
 def _first_of_each(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

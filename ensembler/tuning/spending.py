@@ -13,6 +13,7 @@ from .arms import Arm
 from .budget import (
     LAST_TRIAL_SHARE,
     MORE_KEPT,
+    MOST_EPOCHS,
     OVERHEAD,
     SEARCH_SHARE,
     Budget,
@@ -24,7 +25,7 @@ from .budget import (
 from .crossval import BudgetStage, Decisions
 from .ledger import SweepStore
 from .plan import Outcome, Trial
-from .select import rank
+from .select import Ranking, chance_score, near_best, rank
 
 Trials = Iterable[tuple[Candidate, Mapping[str, Any]]]
 
@@ -89,15 +90,16 @@ class Spending:
         """Whether the budget has ended the search of these arms, in an earlier process too."""
         return bool(self._store.manifest().get("searched") == self.asked(arms))
 
-    def fit_epochs(self, arms: Sequence[Arm], slots: int | None) -> list[Arm] | None:
-        """The arms with the epochs of slow backbones cut so that there is time for one candidate of each.
+    def fit_epochs(self, arms: Sequence[Arm], slots: int | None) -> list[tuple[Arm, int, float]] | None:
+        """How many epochs each arm may have so that there is time for one candidate of each.
 
         Args:
             arms: with the epochs of the config.
             slots: trials at a time; None as long as Ray has not said it, and then what was decided before.
 
         Returns:
-            None when nothing was decided and `slots` is not known.
+            (arm, epochs, expected seconds of training an epoch of all folds) each, 0 epochs where it is left out; None
+            when nothing was decided and `slots` is not known.
         """
         folds = self._data.folds
         asked = [self._seconds, len(folds), [arm.key for arm in arms]]
@@ -111,9 +113,14 @@ class Spending:
             costs = [steps / speeds.get(arm.backbone, 1e12) / slots for arm in arms]
             wanted = arms[0].recipe.epochs
             seconds = (1 - SEARCH_SHARE) * self.budget.left_s(len(arms) + self._n_probes)
-            fitted = {"asked": asked, "wanted": wanted, "epochs": fit_epochs(costs, wanted, seconds)}
+            fitted = {
+                "asked": asked,
+                "wanted": wanted,
+                "epochs": fit_epochs(costs, wanted, seconds),
+                "epoch_s": costs,
+            }
             self._store.update_manifest(fitted_epochs=fitted)
-        return [arm.with_epochs(n) for arm, n in zip(arms, fitted["epochs"], strict=True)]
+        return list(zip(arms, fitted["epochs"], fitted["epoch_s"], strict=True))
 
     def search_deadline(self, arms: Sequence[Arm], trials: Trials, slots: int) -> float:
         """When the search may start its last trial, from what trials have taken so far."""
@@ -132,7 +139,12 @@ class Spending:
         trial_s = [float(t["seconds"]) for c, t in trials if t["seconds"] and c.id not in defaults]
         trial_s = trial_s or [self.pace.cell_s(arm.default) for arm in arms]
         n_must = min(len(needed), len({(arm.backbone, arm.weights) for arm in arms}))
-        ends = self.budget.search_ends(needed, n_must, self._n_probes)
+        most_s = None
+        if self._most_epochs:
+            n_must = min(n_must, len(self._contenders(ranking, trials)) or n_must)
+            long = [self.pace.cell_s(c.with_epochs(self._most_epochs)) for c in found]
+            most_s = makespan([], [s for i in range(keep) for s in [long[i % len(long)]] * len(folds)], slots)
+        ends = self.budget.search_ends(needed, n_must, self._n_probes, most_s)
         return ends - sum(trial_s) / len(trial_s) * LAST_TRIAL_SHARE
 
     def crossval(
@@ -164,13 +176,29 @@ class Spending:
             self._store.update_manifest(afforded={"asked": asked, **decisions.to_dict()})
 
         note()
+        trials = list(trials)
         ranking = rank(trials, self._metric)
         wanted = len(ranking.kept(self._config.keep))
+        contenders = self._contenders(ranking, trials)
+        turn = [*contenders, *(c for c in ranking.turn if c not in contenders)]
         return BudgetStage(
-            "crossval", ranking.turn, wanted, max(wanted, MORE_KEPT * self._config.keep), decisions,
+            "crossval", turn, wanted, max(wanted, MORE_KEPT * self._config.keep), decisions,
             self.budget, self.pace, slots, missing=missing, on_decision=note, on_end=on_end,
-            others=self._n_probes,
+            others=self._n_probes, most_epochs=self._most_epochs, n_equal=len(contenders),
         )  # fmt: skip
+
+    @property
+    def _most_epochs(self) -> int:
+        """To which epochs are raised; 0 where the config says how many there are."""
+        search = self._config.search
+        free = search is not None and search.epochs == "auto" and "epochs" not in search.space
+        return MOST_EPOCHS if free and "epochs" not in self._config.recipe else 0
+
+    def _contenders(self, ranking: Ranking, trials: Trials) -> list[Candidate]:
+        """The best of every backbone, as far as it comes near the best of all."""
+        scores = {c.id: trial["score"] for c, trial in trials}
+        chance = chance_score(self._metric, self._data.labels, len(self._data.classes))
+        return near_best({c: scores[c.id] for c in ranking.must}, self._metric, chance)
 
     def _speeds(self) -> dict[str, float]:
         """Images a second of training, by backbone, as measured."""

@@ -23,7 +23,7 @@ from .ledger import Ledger, SweepStore
 from .plan import Chain, Outcome, Stage, Trial
 from .refine import Previous, arms_to_dicts, refined_arms
 from .screen import dropped_backbones
-from .select import rank
+from .select import chance_score, rank
 from .spending import Spending
 from .trials import SearchPlan
 
@@ -119,6 +119,7 @@ class Sweep:
                     self._slots,
                     scheduler,
                     self._plan.most_epochs,
+                    late=self._spending is not None,
                 )
         self._collect()
         return self.result
@@ -239,6 +240,7 @@ class Sweep:
         self._plan = SearchPlan(
             self.config.search, arms, self._ledger, self.metric, self._hints,
             has_budget=self._spending is not None, job=lambda candidate: self._job(candidate, SEARCH_FOLD),
+            chance=chance_score(self.metric, self.data.labels, len(self.data.classes)),
         )  # fmt: skip
 
     def _settle_arms(self) -> bool:
@@ -254,10 +256,24 @@ class Sweep:
             self._full_arms = [arm for arm in self._full_arms if arm not in lost]
         arms: Sequence[Arm] | None = self._full_arms
         if self._spending is not None and self._full_arms and "epochs" not in self.config.recipe:
-            arms = self._spending.fit_epochs(self._full_arms, self._slots)
+            fitted = self._spending.fit_epochs(self._full_arms, self._slots)
+            arms = None if fitted is None else self._affordable(fitted)
         if arms is not None and list(arms) != list(self.arms):
             self._set_arms(arms)
         return arms is not None
+
+    def _affordable(self, fitted: Sequence[tuple[Arm, int, float]]) -> list[Arm]:
+        """The arms that a budget has time for; the others are noted as left out."""
+        assert self.config.budget is not None
+        for arm, epochs, epoch_s in fitted:
+            if not epochs:
+                reason = (
+                    f"not fine-tuned: an epoch of all folds takes about {epoch_s:.0f} s, too long for the budget of "
+                    f"{self.config.budget:.0f} s"
+                )
+                failure = _failure(arm.default, None, "search", reason)
+                self._failed.setdefault(arm.default.id, failure)
+        return [arm.with_epochs(epochs) for arm, epochs, _ in fitted if epochs]
 
     def _anything_missing(self) -> bool:
         """Whether Ray is needed at all: a finished run is read without starting it."""

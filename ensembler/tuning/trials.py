@@ -33,6 +33,7 @@ class SearchPlan:
         hints: candidates of an earlier run with scores that are comparable.
         has_budget: whether there is one, which is spent: the search then goes on beyond its trials.
         job: what trains a candidate on the fold of the search.
+        chance: score of a model that knows nothing, see `OptunaSampler`.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SearchPlan:
         hints: Sequence[tuple[Candidate, float]],
         has_budget: bool,
         job: Callable[[Candidate], CellJob],
+        chance: float | None = None,
     ) -> None:
         self._settings = settings
         self._arms = arms
@@ -52,6 +54,7 @@ class SearchPlan:
         self._hints = hints
         self._has_budget = has_budget
         self._job = job
+        self._chance = chance
 
     def trials(self) -> list[tuple[Candidate, dict[str, Any]]]:
         """Trials on record that the config as it is now could have brought forth; a run may hold older ones."""
@@ -157,7 +160,7 @@ class SearchPlan:
         )  # fmt: skip
 
     def _sampler(self, search: SearchSettings, seed: int = 0) -> OptunaSampler:
-        sampler = OptunaSampler(self._arms, search.algorithm, search.seed + seed, self._metric)
+        sampler = OptunaSampler(self._arms, search.algorithm, search.seed + seed, self._metric, self._chance)
         for candidate, score in self._hints:
             # Only what would be trained alike is comparable.
             if any(a.is_of(candidate) and a.recipe.epochs == candidate.recipe.epochs for a in self._arms):

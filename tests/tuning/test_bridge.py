@@ -344,3 +344,42 @@ def test_what_tune_is_given_can_be_written_to_disk_whatever_progress_is_drawn_on
     scheduler = plan_scheduler(searcher, LOSS, "asha", 4)
     for thing in (searcher, watch, scheduler):
         assert cloudpickle.loads(cloudpickle.dumps(thing)) is not None
+
+
+def test_with_late_decisions_the_chain_is_asked_when_a_worker_is_free() -> None:
+    told: list[Outcome] = []
+    asked: list[int] = []
+
+    class Asked(Stage):
+        def ask(self) -> Trial | None:
+            trial = super().ask()
+            if trial is not None:
+                asked.append(trial.number)
+            return trial
+
+    watch = TrialWatch()
+    chain = Chain([lambda: Asked("search", _trials(4), lambda _t, o: told.append(o))])
+    searcher = PlanSearcher(chain, Listener(), LOSS, watch, 2, late=True)
+
+    def start(name: str) -> None:
+        watch.on_trial_start(0, [], SimpleNamespace(trial_id=name))
+
+    for name in ("idle0", "idle1"):
+        assert searcher.suggest(name)["kind"] == IDLE  # type: ignore[index]
+        start(name)
+    for idle, name in (("idle0", "t0"), ("idle1", "t1")):
+        assert searcher.suggest(name)["kind"] == "cell"  # type: ignore[index]
+        assert searcher.may_leave(idle)
+        searcher.on_trial_complete(idle, {})
+        start(name)
+    assert asked == [0, 1]
+    assert searcher.suggest("idle2")["kind"] == IDLE  # type: ignore[index]
+    assert searcher.suggest("x") is None  # one is ahead
+    assert asked == [0, 1]
+    searcher.on_trial_complete("t0", _result(1, 0.5, ended="finished"))
+    start("idle2")  # the worker takes what was given ahead, and holds on to it
+    assert not searcher.may_leave("idle2")
+    assert searcher.suggest("t2")["kind"] == "cell"  # type: ignore[index]
+    assert searcher.may_leave("idle2")
+    assert asked == [0, 1, 2]
+    assert len(told) == 1

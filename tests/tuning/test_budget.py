@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import heapq
 import random
 import time
@@ -22,7 +23,16 @@ from ensembler.training.recipe import Recipe
 from ensembler.training.weights import Weights
 from ensembler.tuning import sweep as module
 from ensembler.tuning.arms import ReadyBackbone
-from ensembler.tuning.budget import MIN_EPOCHS, SEARCH_SHARE, Budget, Finish, Pace, fit_epochs, makespan
+from ensembler.tuning.budget import (
+    MIN_EPOCHS,
+    MOST_EPOCHS,
+    SEARCH_SHARE,
+    Budget,
+    Finish,
+    Pace,
+    fit_epochs,
+    makespan,
+)
 from ensembler.tuning.plan import Chain, Outcome, Trial
 from ensembler.tuning.sweep import Sweep
 
@@ -51,6 +61,8 @@ def test_makespan_of_free_slots_that_take_cells_in_order(
 def test_epochs_are_cut_where_they_do_not_fit() -> None:
     assert fit_epochs([1.0, 10.0], 8, 50) == [8, 4]
     assert fit_epochs([1.0, 1.0], 8, 1000) == [8, 8]
+    assert fit_epochs([10.0, 1.0], 8, 47) == [0, 8]  # with 3 of 8 epochs it would be no fair try
+    assert fit_epochs([30.0, 20.0], 8, 110) == [0, 5]  # 1 and 2 beside each other
     assert fit_epochs([100.0], 8, 1) == [MIN_EPOCHS]
     assert fit_epochs([100.0], 1, 1) == [1]
 
@@ -81,6 +93,16 @@ def test_the_search_gets_what_cross_validation_does_not_need() -> None:
     assert budget.search_ends([300.0, 500.0, 800.0], n_must=3) == ends - 800.0
     assert (1 - SEARCH_SHARE) * budget.training_ends(2) > 500.0
     assert budget.search_ends([50.0], others=4) == budget.training_ends(5) - 50.0
+
+
+def test_the_search_has_its_share_where_cross_validation_can_raise_epochs() -> None:
+    budget = Budget(1000.0, 0.0, FINISH)
+    ends = budget.training_ends(1)
+    assert budget.search_ends([50.0], most_s=9000.0) == pytest.approx(ends * SEARCH_SHARE)
+    assert (
+        budget.search_ends([50.0], most_s=100.0) == ends - 100.0
+    )  # with more epochs than that it has no use for
+    assert budget.search_ends([900.0], most_s=9000.0) == ends - 900.0
 
 
 def test_more_candidates_take_longer_to_finish_and_trees_longest() -> None:
@@ -174,7 +196,7 @@ class SimulatedRay:
         history = tuple({"epoch": e + 1, "score": score} for e in range(n))
         return Outcome("stopped" if trial.until else "finished", score, history=history, seconds=seconds)
 
-    def execute(self, chain: Chain, data: TrainingData, *_: Any) -> None:
+    def execute(self, chain: Chain, data: TrainingData, *_: Any, **__: Any) -> None:
         self.rows = len(data.folds[0][0])
         self.now += self.start_s
         running: list[tuple[float, int, float, Trial]] = []
@@ -312,14 +334,69 @@ def test_a_finished_run_trains_nothing_more_although_its_budget_begins_anew(
     }
 
 
-def test_the_defaults_are_tried_and_the_best_is_kept_however_short_the_budget(
+def test_the_fastest_default_is_tried_and_kept_however_short_the_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ray = SimulatedRay(SLOW)
     sweep = _run(ray, monkeypatch, SEARCH % ("random", "none", "1s"))
-    assert [t["candidate"]["backbone"] for t in ray.store.trials()] == ["a", "b", "c"]
+    assert [t["candidate"]["backbone"] for t in ray.store.trials()] == ["c"]
+    assert [c.backbone for c in sweep.result.candidates if c.strategy != "probe"] == ["c"]
+    assert [(f["candidate"]["backbone"], f["stage"]) for f in sweep.result.failed] == [
+        ("a", "search"),
+        ("b", "search"),
+    ]
+    assert all("too long for the budget of 1 s" in f["reason"] for f in sweep.result.failed)
+
+
+OPEN = "search: {trials: 12, algorithm: random, scheduler: none}\nkeep: 6\nbudget: %s\n"
+
+
+@pytest.mark.parametrize("budget", ["7m", "15m", "40m"])
+def test_open_epochs_are_raised_to_fill_the_budget(budget: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = SimulatedRay(SLOW)
+    began = ray.now
+    sweep = _run(ray, monkeypatch, OPEN % budget)
+    assert sweep.config.budget is not None
+    assert 0.95 <= _length(ray, sweep, began) / sweep.config.budget <= 1.05
+    searched = {t["candidate"]["recipe"]["epochs"] for t in ray.store.trials()}
+    assert max(searched) <= 8
     kept = [c for c in sweep.result.candidates if c.strategy != "probe"]
-    assert [c.name for c in kept] == [min(ray.store.trials(), key=lambda t: t["score"])["name"]]
+    assert max(c.recipe.epochs for c in kept) > 8
+    assert all(c.recipe.epochs <= MOST_EPOCHS for c in kept)
+    best = min(ray.store.trials(), key=lambda t: t["score"])
+    assert kept[0].recipe.epochs >= 8
+    assert kept[0].with_epochs(best["candidate"]["recipe"]["epochs"]).name == best["name"]
+
+
+def test_epochs_of_the_config_are_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in (SEARCH % ("random", "none", "15m"), OPEN % "15m" + "recipe: {epochs: 8}\n"):
+        sweep = _run(SimulatedRay(SLOW), monkeypatch, text)
+        assert max(c.recipe.epochs for c in sweep.result.candidates) == 8
+
+
+def test_backbones_that_come_near_the_best_share_the_time_and_the_others_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for score_of_c, sharing in (
+        (0.52, 2),
+        (1.9, 1),
+    ):  # log loss; always answering with the frequencies has 2.3
+        ray = SimulatedRay(SLOW)
+        scores = {"a": 0.5, "b": 1.9, "c": score_of_c}
+        plain = ray.outcome
+
+        def outcome(trial: Trial, seconds: float, plain: Any = plain, scores: Any = scores) -> Outcome:
+            found = plain(trial, seconds)
+            if trial.kind != "cell" or found.score is None:
+                return found
+            return dataclasses.replace(found, score=scores[trial.job.candidate.backbone] + found.score / 1000)
+
+        monkeypatch.setattr(ray, "outcome", outcome)
+        sweep = _run(ray, monkeypatch, OPEN % "12m")
+        kept = [c for c in sweep.result.candidates if c.strategy != "probe"]
+        raised = [c.backbone for c in kept if c.recipe.epochs > 8]
+        assert raised[:sharing] == ["a", "c"][:sharing]
+        assert "b" not in raised[:2]
 
 
 def test_a_run_that_was_cut_off_keeps_to_what_it_decided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +407,7 @@ def test_a_run_that_was_cut_off_keeps_to_what_it_decided(monkeypatch: pytest.Mon
     class Killed(Exception):
         pass
 
-    def cut(chain: Chain, *rest: Any) -> None:
+    def cut(chain: Chain, *rest: Any, **more: Any) -> None:
         tell = chain.tell
 
         def dying(trial: Trial, outcome: Outcome) -> None:
@@ -339,7 +416,7 @@ def test_a_run_that_was_cut_off_keeps_to_what_it_decided(monkeypatch: pytest.Mon
                 raise Killed
 
         chain.tell = dying  # type: ignore[method-assign]
-        whole(chain, *rest)
+        whole(chain, *rest, **more)
 
     monkeypatch.setattr(ray, "execute", cut)
     with pytest.raises(Killed):

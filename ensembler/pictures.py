@@ -1,34 +1,42 @@
-"""Pictures for a report that is read without a browser's scripts: the frames of `figures`, drawn as SVG."""
+"""Pictures for a report that is read without a browser's scripts: the frames of `figures`, drawn by matplotlib.
+
+Each returns PNG, or SVG for `kind="svg"`; the same bytes for the same frame.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
-from .figures import PALETTE
+from .figures import KIND_COLOURS, KIND_SYMBOLS, PALETTE
 
-#: Panels side by side, and the size of each in inches.
+Kind = Literal["png", "svg"]
+
+#: Panels of learning curves side by side, and the size of each in inches.
 COLUMNS, WIDTH, HEIGHT = 3, 3.6, 2.5
 
+#: Most rows of the leaderboard and most classes of a confusion matrix whose picture can still be read.
+MAX_ROWS, MAX_CLASSES = 60, 60
 
-def learning_curves_svg(history: pd.DataFrame) -> bytes:
+_MARKERS = {"circle": "o", "diamond": "D"}
+
+
+def learning_curves_picture(history: pd.DataFrame, kind: Kind = "png") -> bytes:
     """One panel a candidate: the monitor loss of every fold, the training loss dashed, a dot at each best epoch.
 
     Args:
         history: columns candidate, fold, epoch, train_loss, monitor_loss; not empty.
-
-    Returns:
-        An SVG on white, the same bytes for the same frame.
+        kind: of picture.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     names = list(dict.fromkeys(history["candidate"]))
     n_rows = -(-len(names) // COLUMNS)
     n_columns = min(COLUMNS, len(names))
-    with mpl.rc_context({"svg.hashsalt": "learning curves", "svg.fonttype": "none", "font.size": 8}):
-        figure = Figure(figsize=(WIDTH * n_columns, HEIGHT * n_rows), layout="constrained")
+    with _drawn(WIDTH * n_columns, HEIGHT * n_rows, kind) as (figure, stream):
         panels = figure.subplots(n_rows, n_columns, squeeze=False).flatten()
         for panel, name in zip(panels, names, strict=False):
             for i, (fold, part) in enumerate(history[history["candidate"] == name].groupby("fold")):
@@ -37,16 +45,110 @@ def learning_curves_svg(history: pd.DataFrame) -> bytes:
                 panel.plot(part["epoch"], part["train_loss"], "--", color=colour, lw=0.8, alpha=0.6)
                 panel.plot(part["epoch"], part["monitor_loss"], color=colour, lw=1.2, label=f"fold {fold}")
                 panel.plot(best["epoch"], best["monitor_loss"], "o", color=colour, ms=4)
-            # `$` would start a formula; names are text.
-            panel.set_title(str(name).replace("$", r"\$"), fontsize=8)
+            panel.set_title(_text(name), fontsize=8)
             panel.set_xlabel("epoch")
             panel.set_ylabel("loss")
             panel.xaxis.get_major_locator().set_params(integer=True)
-            panel.spines[["top", "right"]].set_visible(False)
         for panel in panels[len(names) :]:
             panel.set_visible(False)
         if history["fold"].nunique() <= len(PALETTE) - 1:
             panels[0].legend(frameon=False, fontsize=7)
-        stream = BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()
+
+
+def leaderboard_picture(frame: pd.DataFrame, kind: Kind = "png") -> bytes:
+    """Scores with their 95 % intervals, best on top.
+
+    Args:
+        frame: of `figures.leaderboard_frame`; the first `MAX_ROWS` are drawn.
+        kind: of picture.
+    """
+    shown = frame.head(MAX_ROWS)
+    heights = np.arange(len(shown))[::-1]
+    with _drawn(7.5, 0.9 + 0.24 * len(shown), kind) as (figure, stream):
+        panel = figure.subplots()
+        for row_kind, label in (("single", "single models"), ("ensemble", "ensembles")):
+            rows = (shown["kind"] == row_kind).to_numpy()
+            if rows.any():
+                part = shown[rows]
+                error = [part["cv"] - part["cv_low"], part["cv_high"] - part["cv"]]
+                panel.errorbar(
+                    part["cv"], heights[rows], xerr=error, fmt=_MARKERS[KIND_SYMBOLS[row_kind]], ms=5,
+                    color=KIND_COLOURS[row_kind], lw=1.2, label=label,
+                )  # fmt: skip
+        panel.set_yticks(heights, [_text(name) for name in shown["name"]])
+        panel.set_xlabel(
+            f"{_text(str(shown['metric'].iloc[0]).replace('_', ' '))}, out of fold, 95 % interval"
+        )
+        panel.grid(axis="x", lw=0.4, alpha=0.5)
+        panel.legend(frameon=False, fontsize=7)
+    return stream.getvalue()
+
+
+def reliability_picture(frame: pd.DataFrame, kind: Kind = "png") -> bytes:
+    """Confidence against accuracy, a line a member.
+
+    Args:
+        frame: of `figures.reliability_frame`.
+        kind: of picture.
+    """
+    with _drawn(4.2, 3.6, kind) as (figure, stream):
+        panel = figure.subplots()
+        panel.plot([0, 1], [0, 1], ":", color="#888888", lw=1)
+        for i, (member, part) in enumerate(frame.groupby("member", sort=False)):
+            colour = PALETTE[i % len(PALETTE)]
+            panel.plot(part["confidence"], part["accuracy"], "o-", ms=4, color=colour, label=_text(member))
+        panel.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+        panel.legend(frameon=False, fontsize=7)
+    return stream.getvalue()
+
+
+def confusion_picture(frame: pd.DataFrame, kind: Kind = "png") -> bytes:
+    """The confusion matrix, shaded by the share of each true class, with counts.
+
+    Args:
+        frame: of `figures.confusion_frame`, of at most `MAX_CLASSES` classes.
+        kind: of picture.
+    """
+    classes = list(dict.fromkeys(frame["label"]))
+    size = len(classes)
+    counts = frame["count"].to_numpy().reshape(size, size)
+    side = 1.6 + 0.38 * size
+    with _drawn(side, side, kind) as (figure, stream):
+        panel = figure.subplots()
+        shares = frame["share"].to_numpy().reshape(size, size)
+        panel.imshow(shares, cmap="Blues", vmin=0, vmax=1.4)
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            panel.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=6)
+        names = [_text(name) for name in classes]
+        panel.set_xticks(range(size), names, rotation=90)
+        panel.set_yticks(range(size), names)
+        panel.set(xlabel="predicted class", ylabel="true class")
+    return stream.getvalue()
+
+
+@contextmanager
+def _drawn(width: float, height: float, kind: Kind) -> Iterator[tuple[Any, BytesIO]]:
+    """A figure of so many inches, saved into a stream on the way out."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    settings: Any = {
+        "svg.hashsalt": "ensembler",
+        "svg.fonttype": "none",
+        "font.size": 8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    stream = BytesIO()
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, stream
+        figure.savefig(
+            stream, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else {"Software": None}
+        )
+
+
+def _text(name: object) -> str:
+    """`$` would start a formula; names are text."""
+    return str(name).replace("$", r"\$")

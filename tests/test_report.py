@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ensembler.comparison import read_leaderboard
 from ensembler.report import write_report
 from ensembler.store import RunStore
 
@@ -23,9 +24,13 @@ def test_the_report_shows_what_fine_tuning_gained_and_the_recipes(finished_run: 
     assert f"lr {tuned[0].recipe.lr:g}" in recipes
     assert "flip False" in recipes or "flip True" in recipes
     assert "optimizer" not in recipes  # at its default
-    assert "(learning_curves.svg)" in text
-    svg = (tmp_path / "learning_curves.svg").read_text()
-    assert all(candidate.name in svg for candidate in tuned)
+    for name in ("leaderboard", "reliability", "confusion", "learning_curves"):
+        assert f"({name}.png)" in text
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     html = (tmp_path / "report.html").read_text()
-    assert "learning_curves.svg" not in html  # one file that stands alone
+    assert "leaderboard.png" not in html  # one file that stands alone
     assert "best epochs" in html
+    assert html.count("Plotly.newPlot") == 4
+    board = (tmp_path / "leaderboard.tex").read_text()
+    assert board.startswith("\\begin{tabular}")
+    assert len(board.splitlines()) == 6 + len(read_leaderboard(store).frame)

@@ -1,0 +1,99 @@
+"""What the report says of scores: the leaderboard, and what fine-tuning gained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..evaluation.leaderboard import Leaderboard
+from ..evaluation.transfer import TRANSFER_METRICS, transfer_frame
+from ..metrics import METRICS
+from ..predictions import Predictions
+from ..training.candidate import FROZEN_BODY
+from .markup import number, p_value, signed, table, words
+
+
+def leaderboard_section(board: Leaderboard) -> str:
+    """Every row with its interval, its gain and its price."""
+    rows = []
+    for r in board.to_records():
+        gain = "best single"
+        if r["p_value"] is not None:
+            gain = signed(r["delta_best_single"], r["delta_low"], r["delta_high"])
+        rows.append(
+            [
+                r["name"],
+                r["kind"],
+                f"{r['cv']:.4f} [{r['cv_low']:.4f}, {r['cv_high']:.4f}]",
+                gain,
+                p_value(r["p_value"]),
+                "yes" if r["tied_with_best"] else "",
+                number(r["test"], 4),
+                number(r["accuracy"], 4),
+                number(r["ece"], 3),
+                number(r["optimism"], 4),
+                number(r["latency_ms"], 1),
+                "" if r["params"] is None else f"{r['params'] / 1e6:.2f}",
+                number(r["train_s"], 0),
+            ]
+        )
+    metric = words(str(board.to_records()[0]["metric"]))
+    head = [
+        "row",
+        "kind",
+        metric,
+        "gain on the best single",
+        "p (Holm)",
+        "tied with best",
+        "test",
+        "accuracy",
+    ]
+    head += ["ECE", "optimism", "ms", "M params", "train s"]
+    return table(head, rows) + (
+        "\n\nScores are over all out-of-fold rows, cross-fitted for ensembles, with 95 % bootstrap intervals; a "
+        "positive gain is an improvement. Milliseconds and parameters are those of the deployed row: the average of a "
+        "candidate's fold models, one image at batch 1."
+    )
+
+
+def transfer_section(board: Leaderboard, predictions: Predictions) -> str:
+    """One block a backbone: frozen, fine-tuned, from random weights; every candidate by itself, out of fold."""
+    singles = [r for r in board.to_records() if r["kind"] == "single"]
+    order = {**dict.fromkeys(FROZEN_BODY, 0), "full": 1}
+    singles.sort(
+        key=lambda r: (r["backbone"], r["weights"] == "random", order.get(r["strategy"], 2), r["cv"])
+    )
+    frozen = {(r["backbone"], r["weights"]): r["name"] for r in singles if r["strategy"] == "probe"}
+    tuned = [r for r in singles if r["strategy"] not in FROZEN_BODY]
+    # What was trained from random weights is held against the frozen pretrained backbone: the same architecture.
+    any_frozen = {r["backbone"]: r["name"] for r in singles if r["strategy"] == "probe"}
+    before = {
+        r["name"]: frozen.get((r["backbone"], r["weights"])) or any_frozen.get(r["backbone"]) for r in tuned
+    }
+    rows = []
+    for r in singles:
+        proba = predictions.proba[predictions.index(r["name"])]
+        scores = [f"{METRICS[name](predictions.labels, proba):.4f}" for name in TRANSFER_METRICS]
+        start = "random" if r["weights"] == "random" else r["weights"].split("#")[0]
+        how = f"frozen ({r['strategy']})" if r["strategy"] in FROZEN_BODY else r["strategy"]
+        rows.append([r["backbone"], start, how, r["name"], *scores, number(r["train_s"], 0)])
+    head = ["backbone", "starts from", "strategy", "candidate"]
+    scored = table([*head, *(words(name) for name in TRANSFER_METRICS), "train s"], rows)
+    return f"{scored}\n\n{_gains(predictions, before)}" if before else scored
+
+
+def _gains(predictions: Predictions, before: Mapping[str, str | None]) -> str:
+    """What each fine-tuned candidate gained on the frozen backbone, by metric, with intervals."""
+    frame = transfer_frame(predictions, before)
+    rows = []
+    for name, frozen in before.items():
+        part = frame[frame["candidate"] == name]
+        cells = [
+            signed(gain, low, high) if frozen else "-"
+            for gain, low, high in part[["gain", "gain_low", "gain_high"]].to_numpy()
+        ]
+        rows.append([name, frozen or "none: its backbone was not screened", *cells])
+    head = ["after", "before (frozen)", *(f"gain in {words(name)}" for name in TRANSFER_METRICS)]
+    return (
+        "What fine-tuning gained, on the same out-of-fold rows, with 95 % intervals of the paired bootstrap; a "
+        f"positive gain is an improvement.\n\n{table(head, rows)}"
+    )

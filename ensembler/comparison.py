@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .combiners import Combiner, from_state, make_combiner
+from .combiners.fold_models import combine_folds
 from .errors import CombinerError, StoreError
 from .evaluation.cost import Cost
 from .evaluation.cross_fit import CrossFit, cross_fit
@@ -169,11 +170,14 @@ def _test_scores(store: RunStore, fits: Sequence[CrossFit], metric: Metric) -> d
     if test is None:
         return None
     scores = {name: metric(test.labels, test.proba[i]) for i, name in enumerate(test.members)}
+    by_fold = store.test_by_fold()
+    if by_fold is None:
+        by_fold = test.proba[:, None]  # from elsewhere: averaged already
     for fit in fits:
-        if set(fit.combiner.members_) <= set(test.members):
-            scores[fit.name] = metric(
-                test.labels, fit.combiner.predict(test.select(fit.combiner.members_)).proba[0]
-            )
+        members = fit.combiner.members_
+        if set(members) <= set(test.members):
+            rows = by_fold[[test.index(name) for name in members]]
+            scores[fit.name] = metric(test.labels, combine_folds(fit.combiner, rows, members, test.classes))
     return scores
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .combiners.fold_models import average_folds
 from .data.cache import DecodedImages
 from .predictions import Predictions
 from .store import RunStore
@@ -28,8 +29,7 @@ def deploy(store: RunStore, image_size: int, images: DecodedImages | None) -> bo
 
     candidates = store.candidates()
     wanted = [c.name for c in candidates]
-    known = store.test_predictions()
-    tested = images is None or images.test is None or (known is not None and list(known.members) == wanted)
+    tested = images is None or images.test is None or _is_tested(store, wanted)
     if tested and set(wanted) == set(store.manifest().get("costs", {})):
         return False
     n_folds = store.manifest()["k"]
@@ -51,18 +51,24 @@ def deploy(store: RunStore, image_size: int, images: DecodedImages | None) -> bo
             "train_s": round(trained, 3),
         }
         if pixels is not None:
-            proba.append(member.predict(pixels))
+            proba.append(member.predict_folds(pixels))
     if images is not None and proba:
         table = images.table.test
-        store.write_test(
-            Predictions.from_arrays(
-                np.stack(proba),
-                table.labels,
-                members=wanted,
-                classes=table.classes,
-                sample_ids=table.ids.tolist(),
-                split="test",
-            )
+        by_fold = np.stack(proba)
+        averaged = Predictions.from_arrays(
+            average_folds(by_fold),
+            table.labels,
+            members=wanted,
+            classes=table.classes,
+            sample_ids=table.ids.tolist(),
+            split="test",
         )
+        store.write_test(averaged, by_fold)
     store.update_manifest(costs=costs)
     return True
+
+
+def _is_tested(store: RunStore, candidates: list[str]) -> bool:
+    """Whether the fold models of just these candidates have answered; an older run holds their averages alone."""
+    known = store.test_predictions()
+    return known is not None and list(known.members) == candidates and store.test_by_fold() is not None

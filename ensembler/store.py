@@ -334,30 +334,47 @@ class RunStore(CellStore):
             classes=classes,
         )
 
-    def write_test(self, test: Predictions) -> None:
-        """Keeps the candidates' predictions on the test split."""
-        write_file(
-            self.path / "test.npz", lambda stream: np.savez(stream, allow_pickle=False, **test.arrays())
-        )
+    def write_test(self, test: Predictions, by_fold: NDArray[np.float32] | None = None) -> None:
+        """Keeps the candidates' predictions on the test split.
+
+        Args:
+            test: averaged over the fold models.
+            by_fold: (members, folds, samples, classes), what each fold model says.
+        """
+        arrays = test.arrays() | ({} if by_fold is None else {"by_fold": by_fold})
+        write_file(self.path / "test.npz", lambda stream: np.savez(stream, allow_pickle=False, **arrays))
 
     def test_predictions(self) -> Predictions | None:
         """The candidates' predictions on the test split; None while they have not been made."""
         bare = self.bare_predictions()
         if bare is not None:
             return bare[1]
+        arrays = self._test_arrays()
+        if arrays is None:
+            return None
+        return Predictions.from_arrays(
+            arrays["proba"],
+            arrays["labels"],
+            members=list(arrays["members"]),
+            classes=list(arrays["classes"]),
+            sample_ids=list(arrays["sample_ids"]),
+            split="test",
+        )
+
+    def test_by_fold(self) -> NDArray[np.float32] | None:
+        """What each fold model says of the test split, (members, folds, samples, classes); None where nobody knows."""
+        if self.bare_predictions() is not None:
+            return None
+        arrays = self._test_arrays() or {}
+        return arrays.get("by_fold")
+
+    def _test_arrays(self) -> dict[str, NDArray[Any]] | None:
         file = self.path / "test.npz"
         if not file.exists():
             return None
         try:
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                return Predictions.from_arrays(
-                    arrays["proba"],
-                    arrays["labels"],
-                    members=list(arrays["members"]),
-                    classes=list(arrays["classes"]),
-                    sample_ids=list(arrays["sample_ids"]),
-                    split="test",
-                )
+                return {name: arrays[name] for name in arrays.files}
         except (*UNREADABLE, BadZipFile) as error:
             raise StoreError(
                 f"{file}: cannot be read ({error}); delete it and run the same command again"

@@ -224,7 +224,9 @@ def _test_split() -> Predictions:
 def test_test_predictions_survive_the_disk_and_damage_is_named(store: RunStore) -> None:
     assert store.test_predictions() is None
     test = _test_split()
-    store.write_test(test)
+    by_fold = np.stack([test.proba] * 3, axis=1)
+    store.write_test(test, by_fold)
+    np.testing.assert_array_equal(store.test_by_fold(), by_fold)
     again = store.test_predictions()
     assert again is not None
     np.testing.assert_array_equal(again.proba, test.proba)

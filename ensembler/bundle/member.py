@@ -1,4 +1,4 @@
-"""One member of an ensemble as it is deployed: the k fold models of a candidate, averaged.
+"""One member of an ensemble as it is deployed: the k fold models of a candidate.
 
 The leaderboard's test column and the exported bundle both predict through `Member`: what is scored is what is deployed.
 """
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..combiners.fold_models import average_folds
 from ..probability import softmax
 from ..training import backbone
 
@@ -37,7 +38,7 @@ class FoldWeights:
 
 
 class Member:
-    """Predicts with every fold model of one candidate and averages their probabilities.
+    """Predicts with every fold model of one candidate; by itself it is their average.
 
     Args:
         architecture: timm's name.
@@ -83,9 +84,14 @@ class Member:
             self._heads = [_linear(fold.arrays) for fold in folds]
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities float32 (images, classes) of uint8 images (images, size, size, 3)."""
+        """Probabilities float32 (images, classes) of uint8 images (images, size, size, 3), averaged over the folds."""
+        proba: NDArray[np.float32] = average_folds(self.predict_folds(pixels)[None])[0]
+        return proba
+
+    def predict_folds(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What each fold model says: float32 (folds, images, classes)."""
         parts = [self._predict_batch(pixels[rows]) for rows in backbone.batches(len(pixels), BATCH)]
-        return np.concatenate(parts)
+        return np.concatenate(parts, axis=1)
 
     def latency_ms(self, repeats: int = 10) -> float:
         """Milliseconds of one image at batch 1 through all fold models, on this machine, warmed up.
@@ -139,10 +145,9 @@ class Member:
             logits = [features @ weight.T + bias for weight, bias in self._heads]
         else:
             logits = [self._logits(model, images) for model in self._models]
-        total = np.zeros(logits[0].shape, np.float64)
-        for one, fold in zip(logits, self._folds, strict=True):
-            total += softmax(one / fold.temperature)
-        return np.asarray(total / len(logits), np.float32)
+        return np.stack(
+            [softmax(one / fold.temperature) for one, fold in zip(logits, self._folds, strict=True)]
+        ).astype(np.float32)
 
     def _logits(self, model: nn.Module, images: Tensor) -> NDArray[np.float32]:
         logits = (model(images) + model(images.flip(3))) / 2 if self.mirror else model(images)

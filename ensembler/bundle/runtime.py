@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ..combiners import Combiner, from_state
+from ..combiners.fold_models import average_folds, combine_folds
 from ..data.decode import load_pixels
 from ..errors import BundleError, CombinerError, WeightsError
-from ..predictions import Predictions
 from .layout import inside, read_index
 from .member import FoldWeights, Member
 
@@ -92,24 +92,18 @@ class Bundle:
 
     def predict_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities (images, classes) of uint8 images (images, size, size, 3) at the bundle's own size."""
-        return self.combine(self.member_probabilities(pixels))
+        return self.combine(self.fold_probabilities(pixels))
 
-    def member_probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(members, images, classes): what each member says by itself."""
-        return np.stack([member.predict(pixels) for member in self.members.values()])
+    def fold_probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(members, folds, images, classes): what each fold model of each member says."""
+        return np.stack([member.predict_folds(pixels) for member in self.members.values()])
 
     def combine(self, proba: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(members, images, classes) to (images, classes)."""
+        """(members, folds, images, classes) to (images, classes); see `combiners.fold_models`."""
         if self.combiner is None:
-            return np.asarray(proba[0])
-        predictions = Predictions.from_arrays(
-            proba,
-            np.zeros(proba.shape[1], np.int64),  # unknown; no combiner looks at labels when it predicts
-            members=list(self.members),
-            classes=self.classes,
-            split="test",
-        )
-        return np.asarray(self.combiner.predict(predictions).proba[0])
+            alone: NDArray[np.float32] = average_folds(proba)[0]
+            return alone
+        return combine_folds(self.combiner, proba, list(self.members), self.classes)
 
     def frame(self, paths: Sequence[Path | str], proba: NDArray[np.float32]) -> pd.DataFrame:
         """Columns path, label, confidence, and one a class."""

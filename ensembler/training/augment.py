@@ -34,6 +34,10 @@ ERASED_AREA = (0.02, 0.33)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 
 
+#: Bytes of pixels that a CPU takes through all steps at a time, so that each finds them in the cache: half the time.
+CACHE_BYTES = 2**20
+
+
 class BatchAugment:
     """Turns uint8 images into normalised floats, augmented or not.
 
@@ -121,11 +125,15 @@ class BatchAugment:
         n = images.shape[0]
         warp = self.affine(n, generator).to(images.device, non_blocking=True)
         colour = self.colour(n, generator).to(images.device, non_blocking=True)
-        # Planes rather than pixels: a 3 x 3 product over whole planes takes a ninth of the time.
-        planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        coloured = torch.baddbmm(colour[:, :, 3:], colour[:, :, :3], planes.view(n, 3, -1)).view(planes.shape)
-        grid = sampling_grid(warp, images.shape[1], images.shape[2])
-        return F.grid_sample(coloured, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        if images.device.type != "cpu":
+            return _warped(images, warp, colour)
+        height, width = images.shape[1:3]
+        few = max(1, CACHE_BYTES // (12 * height * width))
+        pixels = torch.empty((n, 3, height, width), memory_format=torch.channels_last)
+        for start in range(0, n, few):
+            rows = slice(start, start + few)
+            pixels[rows] = _warped(images[rows], warp[rows], colour[rows])
+        return pixels
 
     def _by_policy(self, images: Tensor, generator: torch.Generator) -> Tensor:
         n = images.shape[0]
@@ -180,6 +188,16 @@ class BatchAugment:
         result = self._normalise[:, :3] @ coloured
         result[:, :, 3] += self._normalise[:, 3]
         return result
+
+
+def _warped(images: Tensor, warp: Tensor, colour: Tensor) -> Tensor:
+    """Images (n, height, width, 3) through an affine map and a colour matrix each: float32 (n, 3, height, width)."""
+    n, height, width = images.shape[:3]
+    # Planes rather than pixels: a 3 x 3 product over whole planes takes a ninth of the time.
+    planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    coloured = torch.baddbmm(colour[:, :, 3:], colour[:, :, :3], planes.view(n, 3, -1)).view(planes.shape)
+    grid = sampling_grid(warp, height, width)
+    return F.grid_sample(coloured, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def erased_boxes(n: int, height: int, width: int, p: float, generator: torch.Generator) -> Tensor:

@@ -39,6 +39,10 @@ def test_the_gpu_benchmark_says_where_there_is_none_and_runs_on_a_cpu_when_told(
     assert "| test_resnet |" in _run(tmp_path, "gpu", "--cpu", *TINY)
 
 
+def test_reading_a_leaderboard_is_timed(tmp_path: Path) -> None:
+    assert "\nbar 1.0 s: ok\n" in _run(tmp_path, "leaderboard", "--rows", "50", "--repeats", "1")
+
+
 def test_ratios_are_taken_within_a_round() -> None:
     sys.path.insert(0, str(FOLDER))
     try:

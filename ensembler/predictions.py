@@ -35,6 +35,7 @@ class Predictions:
         labels: int64 (samples,), index into `classes`.
         fold: int16 (samples,), the fold whose model predicted this row; -1 on the test split.
         split: "oof" or "test".
+        features: float32 (samples, dims), finite: what a frozen backbone says of each image; or None.
 
     Raises:
         PredictionsError: naming the field, the row or member, the value and what was expected.
@@ -47,6 +48,7 @@ class Predictions:
     labels: NDArray[np.int64]
     fold: NDArray[np.int16]
     split: Split = "oof"
+    features: NDArray[np.float32] | None = None
     _valid: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -57,6 +59,9 @@ class Predictions:
         set_(self, "sample_ids", _as_ids(self.sample_ids))
         set_(self, "labels", _as_array("labels", self.labels, np.int64, ndim=1))
         set_(self, "fold", _as_array("fold", self.fold, np.int16, ndim=1))
+        if self.features is not None and not _is_frozen(self.features):
+            set_(self, "features", _as_array("features", self.features, np.float32, ndim=2))
+            self.features.flags.writeable = False
         if not self._valid:
             self._validate()
         for name in ("proba", "sample_ids", "labels", "fold"):
@@ -75,6 +80,7 @@ class Predictions:
         classes: Sequence[str] | None = None,
         sample_ids: Sequence[str] | None = None,
         split: Split = "oof",
+        features: ArrayLike | None = None,
     ) -> Predictions:
         """Predictions from plain arrays, with names made up where none are given.
 
@@ -86,6 +92,7 @@ class Predictions:
             classes: defaults to "0", "1", ...
             sample_ids: defaults to "0", "1", ...
             split: "oof" or "test".
+            features: (samples, dims), or None.
 
         Raises:
             PredictionsError: see the class.
@@ -115,6 +122,7 @@ class Predictions:
             labels=cast(Any, labels),
             fold=cast(Any, fold),
             split=split,
+            features=cast(Any, features),
         )
 
     @classmethod
@@ -221,6 +229,7 @@ class Predictions:
             sample_ids=self.sample_ids[index],
             labels=self.labels[index],
             fold=self.fold[index],
+            features=None if self.features is None else self.features[index],
         )
 
     def with_proba(self, proba: NDArray[Any], members: Sequence[str]) -> Predictions:
@@ -234,14 +243,18 @@ class Predictions:
             labels=self.labels,
             fold=self.fold,
             split=self.split,
+            features=self.features,
         )
 
     @staticmethod
     def concat(parts: Sequence[Predictions]) -> Predictions:
         """Members of several values over the same samples, one after another.
 
+        Features are those of the parts that have any.
+
         Raises:
-            PredictionsError: when samples, classes, labels, folds or split differ, or a member occurs twice.
+            PredictionsError: when samples, classes, labels, folds, split or features differ, or a member occurs
+                twice.
         """
         if not parts:
             raise PredictionsError("nothing to concatenate; expected at least one Predictions")
@@ -259,6 +272,11 @@ class Predictions:
                     f"members {list(part.members)} are over other samples, classes, folds or another split than "
                     f"{list(head.members)}"
                 )
+        features = [part.features for part in parts if part.features is not None]
+        if any(not (other is features[0] or np.array_equal(other, features[0])) for other in features[1:]):
+            raise PredictionsError("features: differ between the values; take them from one")
+        if features:
+            head = head._replace(features=features[0])
         return head.with_proba(
             np.concatenate([p.proba for p in parts]), [m for part in parts for m in part.members]
         )
@@ -267,7 +285,7 @@ class Predictions:
 
     def arrays(self, prefix: str = "") -> dict[str, NDArray[Any]]:
         """The arrays of the `.npz` contract, each name with `prefix`; none is an object array."""
-        return {
+        arrays: dict[str, NDArray[Any]] = {
             f"{prefix}proba": self.proba,
             f"{prefix}labels": self.labels,
             f"{prefix}fold": self.fold,
@@ -275,6 +293,9 @@ class Predictions:
             "members": np.array(self.members),
             "classes": np.array(self.classes),
         }
+        if self.features is not None:
+            arrays[f"{prefix}features"] = self.features
+        return arrays
 
     def save(self, path: str | Path, test: Predictions | None = None) -> None:
         """Writes the `.npz` that `load` and `ensembler combine --predictions` read."""
@@ -293,9 +314,9 @@ class Predictions:
         """Out-of-fold predictions, and those of the test split where there are any.
 
         Args:
-            path: `.npz` with `proba`, `labels`, `fold`, `members`, `classes`, `sample_ids` (and the same with
-                the prefix `test_`), or a long `.csv` / `.parquet` (see `from_frame`), whose optional column
-                `split` says "oof" or "test".
+            path: `.npz` with `proba`, `labels`, `fold`, `members`, `classes`, `sample_ids`, optionally
+                `features` (and the same with the prefix `test_`), or a long `.csv` / `.parquet` (see
+                `from_frame`), whose optional column `split` says "oof" or "test".
 
         Raises:
             PredictionsError: naming the file and what is wrong in it.
@@ -315,6 +336,7 @@ class Predictions:
             "labels": self.labels,
             "fold": self.fold,
             "split": self.split,
+            "features": self.features,
         }
         # A cut of something valid is valid: cutting stays cheap, and a fold of one class is allowed.
         return Predictions(**(values | changes), _valid=True)
@@ -360,7 +382,20 @@ class Predictions:
                 f"fold: {self.fold[i]} for sample {str(self.sample_ids[i])!r}; expected "
                 + ("-1 on the test split" if self.split == "test" else "0 or more on out-of-fold rows")
             )
+        self._validate_features()
         self._validate_proba()
+
+    def _validate_features(self) -> None:
+        if self.features is None:
+            return
+        if len(self.features) != self.n_samples:
+            raise PredictionsError(f"features: {len(self.features)} rows; proba has {self.n_samples}")
+        if self.features.shape[1] < 1:
+            raise PredictionsError("features: no columns; leave them out instead")
+        bad = ~np.isfinite(self.features).all(axis=1)
+        if bad.any():
+            i = int(np.argmax(bad))
+            raise PredictionsError(f"features: sample {str(self.sample_ids[i])!r} is not finite")
 
     def _validate_proba(self) -> None:
         for m, name in enumerate(self.members):  # one member at a time: no second cube in memory
@@ -395,6 +430,13 @@ def _as_array(name: str, value: Any, dtype: Any, ndim: int) -> NDArray[Any]:
     if np.issubdtype(dtype, np.integer) and not np.array_equal(array, raw):
         raise PredictionsError(f"{name}: values outside the range of {np.dtype(dtype).name}")
     return array
+
+
+def _is_frozen(features: Any) -> bool:
+    """Whether these are features of another value, which nobody can change: they are shared, not copied."""
+    if not isinstance(features, np.ndarray) or features.dtype != np.float32 or features.ndim != 2:
+        return False
+    return features.flags.owndata and not features.flags.writeable
 
 
 def _as_ids(value: Any) -> NDArray[np.str_]:

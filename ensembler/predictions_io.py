@@ -115,6 +115,7 @@ def _read_npz(path: Path) -> tuple[Predictions, Predictions | None]:
             classes=None if classes is None else [str(c) for c in classes],
             sample_ids=None if ids is None else [str(i) for i in ids],
             split=split,
+            features=arrays.get(f"{prefix}features"),
         )
 
     if "test_proba" in arrays and "test_labels" not in arrays:

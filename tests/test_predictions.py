@@ -211,3 +211,69 @@ def test_fold_results_over_other_rows_are_refused():
         assembled(fold_results(), [np.array([0]), np.array([1])])
     with pytest.raises(PredictionsError, match=r"member 'b', fold 1: shape \(2, 2\); expected \(1, 2\)"):
         assembled(fold_results() | {("b", 1): PROBA[1, :2]})
+
+
+# ---------------------------------------------------------------------- features
+
+FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def test_features_go_along_with_their_rows():
+    p = valid(features=FEATURES.astype(np.float64))
+    assert p.features.dtype == np.float32
+    np.testing.assert_array_equal(p.features, FEATURES)
+    with pytest.raises(ValueError, match="read-only"):
+        p.features[0, 0] = 1
+    np.testing.assert_array_equal(p.rows(p.fold == 1).features, FEATURES[1:])
+    assert p.select(["m1"]).features is p.features
+    assert p.with_proba(PROBA[0], ["team"]).features is p.features
+    joined = Predictions.concat([valid(members=["a", "b"]), p])
+    assert joined.features is p.features
+    assert valid().features is None
+    assert valid().rows(np.array([0])).features is None
+
+
+def test_features_of_others_are_copied_and_not_frozen():
+    mine = FEATURES.copy()
+    p = valid(features=mine)
+    mine[0] = 9
+    np.testing.assert_array_equal(p.features, FEATURES)
+    view = FEATURES.copy()[:, :2]
+    view.flags.writeable = False
+    assert valid(features=view).features is not view
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (FEATURES[:2], "features: 2 rows; proba has 3"),
+        (FEATURES[0], "features: has 1 dimensions; expected 2"),
+        (FEATURES[:, :0], "features: no columns; leave them out"),
+        (np.where(FEATURES == 5, np.nan, FEATURES), "features: sample '1' is not finite"),
+        (FEATURES.astype(str), "features: <U32 values; expected numbers"),
+    ],
+)
+def test_wrong_features_are_named(features, message):
+    with pytest.raises(PredictionsError, match=message):
+        valid(features=features)
+
+
+def test_two_kinds_of_features_are_not_joined():
+    one, other = valid(members=["a", "b"], features=FEATURES), valid(features=FEATURES + 1)
+    with pytest.raises(PredictionsError, match="features: differ"):
+        Predictions.concat([one, other])
+    same = valid(features=FEATURES.copy())
+    assert Predictions.concat([one, same]).features is one.features
+
+
+def test_features_are_kept_on_disk_where_there_are_any(tmp_path):
+    oof = valid(features=FEATURES)
+    test = Predictions.from_arrays(PROBA, [1, 1, 0], split="test", features=FEATURES + 1)
+    oof.save(tmp_path / "p.npz", test)
+    loaded, loaded_test = Predictions.load(tmp_path / "p.npz")
+    assert_same(loaded, oof)
+    assert_same(loaded_test, test)
+    valid().save(tmp_path / "q.npz")
+    with np.load(tmp_path / "q.npz") as file:
+        assert not [name for name in file.files if "features" in name]
+    assert Predictions.load(tmp_path / "q.npz")[0].features is None

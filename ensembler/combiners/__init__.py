@@ -15,10 +15,13 @@ from ..errors import CombinerError, did_you_mean
 from .bagging import Bagging
 from .base import Combiner
 from .boosting import Boosting
+from .calibrated import Calibrated
+from .composite import inner_arrays
 from .greedy import Greedy
 from .mean import Geometric, Mean
 from .samme import Samme
 from .stacking import Stacking
+from .thresholds import Thresholds
 
 COMBINERS: dict[str, type[Combiner]] = {
     "mean": Mean,
@@ -28,6 +31,8 @@ COMBINERS: dict[str, type[Combiner]] = {
     "boosting": Boosting,
     "samme": Samme,
     "stacking": Stacking,
+    "calibrated": Calibrated,
+    "thresholds": Thresholds,
 }
 
 __all__ = ["COMBINERS", "Combiner", "from_state", "make_combiner"]
@@ -65,4 +70,5 @@ def from_state(state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
     if missing:
         raise CombinerError(f"combiner state lacks {missing}; found {sorted(state)}")
     combiner = make_combiner(state["combiner"], **state["params"])
-    return combiner.restore(state["members"], state["classes"], arrays)
+    inner = {key: from_state(one, inner_arrays(arrays, key)) for key, one in state.get("inner", {}).items()}
+    return combiner.restore(state["members"], state["classes"], arrays, inner)

@@ -6,12 +6,12 @@ is its hyperparameters and a few arrays (`get_state`), so it is stored without a
 same bits.
 
 A new combiner is a dataclass that declares its hyperparameters as fields, its key as `name`, the arrays it
-learns as `learned`, and implements `_fit` and `_combine`.
+learns as `learned`, and implements `_fit` and `_combine`; or, where arrays of probabilities are not all it
+needs, `_fit_rows` and `_combine_rows`. One that holds other combiners is a `composite.Composite`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
@@ -31,11 +31,13 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(eq=False, kw_only=True)
-class Combiner(ABC):
+class Combiner:
     """Makes one prediction out of those of several members.
 
     Attributes:
         name: key in the registry.
+        by_name: whether `fit` puts the members in the order of their names: for what draws, or adds up in an
+            order, so that the order in which members come makes no difference.
         learned: names of the array attributes that `fit` sets; with the hyperparameters they are the whole
             state.
         label: name of the member it predicts; defaults to the key.
@@ -48,6 +50,7 @@ class Combiner(ABC):
 
     name: ClassVar[str]
     learned: ClassVar[tuple[str, ...]] = ()
+    by_name: ClassVar[bool] = False
 
     label: str = ""
     members_: tuple[str, ...] = field(init=False, default=(), repr=False)
@@ -59,13 +62,21 @@ class Combiner(ABC):
 
     # ------------------------------------------------------------------ what a subclass gives
 
-    @abstractmethod
     def _fit(self, proba: Proba, labels: Labels, fold: Fold) -> None:
         """Learns from `proba` (members, samples, classes), `labels` and `fold` (samples,); changes none."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _combine(self, proba: Proba) -> NDArray[Any]:
         """(members, samples, classes) -> (samples, classes): non-negative; `predict` normalises the rows."""
+        raise NotImplementedError
+
+    def _fit_rows(self, predictions: Predictions) -> None:
+        """`_fit` of what needs more than probabilities: features, or the names of the members."""
+        self._fit(predictions.proba, predictions.labels, predictions.fold)
+
+    def _combine_rows(self, predictions: Predictions) -> NDArray[Any]:
+        """`_combine` of what needs more; the members are those of `members_`, in their order."""
+        return self._combine(predictions.proba)
 
     # ------------------------------------------------------------------ what a user calls
 
@@ -77,11 +88,13 @@ class Combiner(ABC):
         """
         if predictions.split == "test":
             raise CombinerError(f"{self.label}: given the test split to fit on; fit on out-of-fold rows")
+        if self.by_name and list(predictions.members) != sorted(predictions.members):
+            predictions = predictions.select(sorted(predictions.members))
         self.members_, self.classes_ = predictions.members, predictions.classes
         # A fit is many small products: threads cost it more than they bring (ten times on a busy machine),
         # and on one its bits do not depend on the number of cores.
         with threadpool_limits(1, user_api="blas"):
-            self._fit(predictions.proba, predictions.labels, predictions.fold)
+            self._fit_rows(predictions)
         return self
 
     def predict(self, predictions: Predictions) -> Predictions:
@@ -108,7 +121,7 @@ class Combiner(ABC):
                     f"{_shown(extra)} unknown; use Predictions.select"
                 )
             predictions = predictions.select(self.members_)
-        proba = np.asarray(self._combine(predictions.proba), np.float64)
+        proba = np.asarray(self._combine_rows(predictions), np.float64)
         return predictions.with_proba(proba / proba.sum(axis=1, keepdims=True), [self.label])
 
     @property
@@ -136,6 +149,12 @@ class Combiner(ABC):
         """The hyperparameters, by name; JSON-able."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
 
+    @classmethod
+    def tuned_for(cls, metric: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyperparameters `options`, and `metric` where it optimises one and they do not say which."""
+        optimises = any(f.name == "metric" for f in fields(cls))
+        return ({"metric": metric} if optimises else {}) | dict(options)
+
     def clone(self) -> Self:
         """The same hyperparameters, not fitted."""
         return type(self)(**self.get_params())
@@ -151,13 +170,27 @@ class Combiner(ABC):
         return state, {name: np.asarray(getattr(self, name)) for name in self.learned}
 
     def restore(
-        self, members: Sequence[str], classes: Sequence[str], arrays: Mapping[str, NDArray[Any]]
+        self,
+        members: Sequence[str],
+        classes: Sequence[str],
+        arrays: Mapping[str, NDArray[Any]],
+        inner: Mapping[str, Combiner] | None = None,
     ) -> Self:
         """Becomes the fitted combiner whose learned arrays these are.
 
+        Args:
+            members: it was fitted on.
+            classes: it was fitted on.
+            arrays: by the names in `learned`.
+            inner: the fitted combiners that a composite holds.
+
         Raises:
-            CombinerError: an array is missing, or the weights are not one a member.
+            CombinerError: an array is missing, the weights are not one a member, or it holds no combiners.
         """
+        if inner:
+            raise CombinerError(
+                f"{self.label}: state holds the combiners {sorted(inner)}; {self.name} has none"
+            )
         missing = [name for name in self.learned if name not in arrays]
         if missing:
             raise CombinerError(f"{self.label}: state lacks the arrays {missing}; found {sorted(arrays)}")

@@ -1,8 +1,14 @@
 import numpy as np
+from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from ensembler.combiners.mean import Mean
-from ensembler.combiners.stacking import Stacking, _features, _fit_path
+from ensembler.combiners.meta import centred_logs
+from ensembler.combiners.stacking import Stacking, fit_path, with_ones
 from ensembler.metrics import METRICS
 from ensembler.predictions import Predictions
 
@@ -36,15 +42,48 @@ def test_no_penalty_that_helps_is_exactly_the_mean():
     np.testing.assert_array_equal(combiner.predict(shifted).proba, Mean().fit(shifted).predict(shifted).proba)
 
 
+def path_of(predictions, offset, penalties):
+    design = with_ones(centred_logs(predictions.proba))
+    return fit_path(design, offset, predictions.labels, penalties, design.T @ design)
+
+
 def test_the_fit_is_scikit_learns_where_the_offset_says_nothing(library):
     predictions = library(n_members=2)
-    features = _features(predictions.proba)
-    offset = np.zeros((300, 4))
     penalty = 0.01
-    coef = _fit_path(features, offset, predictions.labels, (1.0, penalty))[-1]
+    coef = path_of(predictions, np.zeros((300, 4)), (1.0, penalty))[-1]
     model = LogisticRegression(C=1 / (penalty * 300), fit_intercept=False, tol=1e-8, max_iter=1000)
-    model.fit(features, predictions.labels)
+    model.fit(with_ones(centred_logs(predictions.proba)), predictions.labels)
     np.testing.assert_allclose(coef.T, model.coef_, atol=2e-4)
+
+
+def test_the_optimum_is_that_of_scikit_learns_stacking_classifier():
+    """The same folds, members and meta-features; their meta-model is a logistic regression, as ours."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(240) % 3
+    images = rng.normal(size=(240, 6)) + 1.2 * np.eye(3, 6)[labels]
+    folds = PredefinedSplit(np.arange(240) // 3 % 4)
+    members = {"linear": LogisticRegression(), "bayes": GaussianNB()}
+
+    def logs(proba):
+        return with_ones(centred_logs(proba.reshape(len(proba), 2, 3).transpose(1, 0, 2)))
+
+    penalty = 0.02
+    meta = LogisticRegression(C=1 / (penalty * 240), fit_intercept=False, tol=1e-10, max_iter=5000)
+    theirs = StackingClassifier(
+        list(members.items()), make_pipeline(FunctionTransformer(logs), meta), cv=folds
+    ).fit(images, labels)
+    oof = [cross_val_predict(m, images, labels, cv=folds, method="predict_proba") for m in members.values()]
+    predictions = Predictions.from_arrays(np.array(oof), labels, folds.test_fold, members=list(members))
+    coef = path_of(predictions, np.zeros((240, 3)), (1.0, 0.1, penalty))[-1]
+    expected = theirs.final_estimator_[-1].coef_.T
+    np.testing.assert_allclose(coef, expected, atol=2e-4)
+
+    def loss(coef):
+        z = with_ones(centred_logs(predictions.proba)) @ coef
+        norm = np.log(np.exp(z).sum(axis=1))
+        return (norm - z[np.arange(240), labels]).mean() + penalty / 2 * (coef**2).sum()
+
+    assert abs(loss(coef) - loss(expected)) < 1e-8
 
 
 def test_penalties_are_chosen_from_those_given(library):
@@ -56,7 +95,7 @@ def test_penalties_are_chosen_from_those_given(library):
 def test_a_larger_penalty_stays_closer_to_the_mean(library):
     predictions = library()
     offset = np.log(predictions.proba.mean(axis=0))
-    coefs = _fit_path(_features(predictions.proba), offset, predictions.labels, (np.inf, 10.0, 0.1, 0.001))
+    coefs = path_of(predictions, offset, (np.inf, 10.0, 0.1, 0.001))
     sizes = [np.abs(coef).sum() for coef in coefs]
     assert sizes[0] == 0
     assert sizes == sorted(sizes)

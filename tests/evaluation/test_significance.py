@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import poisson
 
 from ensembler.evaluation.significance import (
     bootstrap_scores,
@@ -8,13 +9,14 @@ from ensembler.evaluation.significance import (
     includes_zero,
     interval,
     paired_p_value,
+    weighted_means,
 )
 from ensembler.metrics import METRICS
 
 
 def test_weights_are_poisson():
     weights = bootstrap_weights(2000, 500, seed=0)
-    assert weights.dtype == np.float32
+    assert weights.dtype == np.uint8
     assert weights.shape == (2000, 500)
     assert weights.mean() == pytest.approx(1, abs=0.005)
     assert weights.var() == pytest.approx(1, abs=0.01)
@@ -92,3 +94,26 @@ def test_holm_by_hand():
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
     np.testing.assert_allclose(holm([0.6, 0.7]), [1, 1])
     assert holm([]).shape == (0,)
+
+
+def test_weights_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch):
+    weights = bootstrap_weights(300, 70, seed=0)
+    monkeypatch.setattr("ensembler.evaluation.significance._DRAWS", 1000)
+    np.testing.assert_array_equal(bootstrap_weights(300, 70, seed=0), weights)
+
+
+def test_counts_of_weights_are_those_of_the_poisson_distribution():
+    counts = np.bincount(bootstrap_weights(4000, 1000, seed=0).ravel(), minlength=9) / 4e6
+    np.testing.assert_allclose(counts[:9], poisson.pmf(np.arange(9), 1), atol=1.2e-3)
+    assert counts[6:].sum() == pytest.approx(poisson.sf(5, 1), rel=0.1)
+
+
+def test_weighted_means_in_chunks(monkeypatch):
+    monkeypatch.setattr("ensembler.evaluation.significance._CHUNK", 60)
+    rng = np.random.default_rng(0)
+    values, weights = rng.normal(size=(3, 50)), rng.random((50, 6))
+    weights[:, 4] = 0
+    means = weighted_means(values, weights)
+    for column in (0, 1, 2, 3, 5):
+        np.testing.assert_allclose(means[:, column], np.average(values, axis=1, weights=weights[:, column]))
+    assert np.isnan(means[:, 4]).all()

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..metrics import get_metric
 from .base import Fold, Labels, Proba, WeightedMean
-from .greedy import greedy_weights
+from .selection import Library, select
 
 
 @dataclass(eq=False, kw_only=True)
@@ -18,22 +18,26 @@ class Bagging(WeightedMean):
 
     A member that wins by luck on some rows wins few bags, so the weights overfit less than those of one
     selection. The paper draws members only; rows are drawn too (with replacement, as many as there are), so
-    that a bag also varies where the library is small.
+    that a bag also varies where the library is small. Members are drawn in the order of their names, so the order in
+    which they come makes no difference.
 
     Attributes:
         metric: what each bag optimises, a key of `METRICS`.
         bags: number of bags, 1 or more.
         rounds: rounds of selection in a bag, 1 or more.
         member_share: share of the members a bag draws, without replacement, in (0, 1]; rounded up.
+        initial: members that each bag starts from, its best ones by themselves, 0 or more.
         seed: of the draws.
     """
 
     name: ClassVar[str] = "bagging"
+    by_name: ClassVar[bool] = True
 
     metric: str = "log_loss"
     bags: int = 20
     rounds: int = 25
     member_share: float = 0.5
+    initial: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -42,16 +46,19 @@ class Bagging(WeightedMean):
         self._require("bags", int, 1)
         self._require("rounds", int, 1)
         self._require("member_share", (int, float), 1e-9, 1)
+        self._require("initial", int, 0)
         self._require("seed", int, 0)
 
     def _fit(self, proba: Proba, labels: Labels, fold: Fold) -> None:  # noqa: ARG002
         rng = np.random.default_rng(self.seed)
         metric = get_metric(self.metric)
+        library = Library(proba, labels)
         n_members, n_samples, _ = proba.shape
         n_drawn = int(np.ceil(self.member_share * n_members))
         total = np.zeros(n_members)
         for _ in range(self.bags):
             members = np.sort(rng.choice(n_members, n_drawn, replace=False))
-            rows = rng.integers(n_samples, size=n_samples)
-            total[members] += greedy_weights(proba[np.ix_(members, rows)], labels[rows], metric, self.rounds)
+            rows = np.sort(rng.integers(n_samples, size=n_samples))
+            counts = select(library.objective(metric, members, rows), self.rounds, initial=self.initial)
+            total[members] += counts / counts.sum()
         self.weights_ = total / self.bags

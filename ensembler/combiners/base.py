@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ..errors import CombinerError, ConfigError
 from ..metrics import get_metric
@@ -93,7 +94,7 @@ class Combiner:
         self.members_, self.classes_ = predictions.members, predictions.classes
         # A fit is many small products: threads cost it more than they bring (ten times on a busy machine),
         # and on one its bits do not depend on the number of cores.
-        with threadpool_limits(1, user_api="blas"):
+        with _blas().limit(limits=1):
             self._fit_rows(predictions)
         return self
 
@@ -121,7 +122,8 @@ class Combiner:
                     f"{_shown(extra)} unknown; use Predictions.select"
                 )
             predictions = predictions.select(self.members_)
-        proba = np.asarray(self._combine_rows(predictions), np.float64)
+        with _blas().limit(limits=1):
+            proba = np.asarray(self._combine_rows(predictions), np.float64)
         return predictions.with_proba(proba / proba.sum(axis=1, keepdims=True), [self.label])
 
     @property
@@ -243,6 +245,14 @@ def weighted_mean(proba: Proba, weights: Floats | None) -> Floats:
         if weight > 0:
             total += weight * slab.astype(np.float64)
     return total
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The BLAS of numpy and that of scipy. Looking for them takes 10 ms, longer than many a fit: it is done once."""
+    import scipy.linalg  # noqa: F401 - loads the second one, so that it is found
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@
 The run: `ensembler run` with `budget` set, three backbones, `train` as its images and `validation` as its test split.
 The loop: one backbone on all the training images in memory, batches warped by one affine map, a head rate of 2e-2 and
 a body rate of 2e-3 on a one-cycle schedule, predictions averaged over mirror images, both cores, as many epochs as the
-minutes hold. `--autogluon PYTHON` adds AutoGluon MultiModal in the same time, by an interpreter that has it.
+minutes hold, but no more than `--most-epochs`: beyond 30 it only overfits. `--autogluon PYTHON` adds AutoGluon MultiModal in the same time, by an interpreter that has it.
 
 Lower log loss on the validation images wins.
 """
@@ -101,7 +101,7 @@ def load(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return np.stack(pixels), np.array(labels)
 
 
-def bare_loop(home: Path, weights: Path, minutes: float) -> dict[str, float]:
+def bare_loop(home: Path, weights: Path, minutes: float, most_epochs: int) -> dict[str, float]:
     """One backbone, every training image, every second."""
     import timm
     import torch
@@ -159,7 +159,7 @@ def bare_loop(home: Path, weights: Path, minutes: float) -> dict[str, float]:
     epoch_s = time.perf_counter() - trial_began
     model.load_state_dict(state)
     optimizer.state.clear()
-    epochs = max(1, int((began + 60 * minutes - time.perf_counter() - 5) / epoch_s))
+    epochs = max(1, min(most_epochs, int((began + 60 * minutes - time.perf_counter() - 5) / epoch_s)))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [2e-3, 2e-2], total_steps=epochs * steps)
     for _ in range(epochs):
         epoch(schedule)
@@ -181,6 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=7.0)
     parser.add_argument("--autogluon", metavar="PYTHON")
+    parser.add_argument("--most-epochs", type=int, default=30, help="of the loop")
     parser.add_argument("--only", choices=("run", "loop"), help="one of the two")
     args = parser.parse_args(argv)
     home, weights = args.images.resolve(), args.weights.resolve()
@@ -190,7 +191,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.only != "loop":
             found["ensembler"] = our_run(home, weights, args.minutes, Path(scratch))
         if args.only != "run":
-            found["bare loop"] = bare_loop(home, weights, args.minutes)
+            found["bare loop"] = bare_loop(home, weights, args.minutes, args.most_epochs)
         if args.autogluon:
             command = [args.autogluon, "-c", AUTOGLUON, str(home), str(int(60 * args.minutes)), BACKBONES[0]]
             answer = subprocess.run(command, check=True, capture_output=True, text=True, cwd=scratch)

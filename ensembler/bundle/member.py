@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..combiners.fold_models import average_folds
+from ..errors import BackboneError
 from ..probability import softmax
 from ..training import backbone
+from ..training.costs import flops
 
 #: Images a forward pass.
 BATCH = 64
@@ -72,6 +74,7 @@ class Member:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         default_mean, default_std = backbone.normalisation(architecture)
         self.mean, self.std = tuple(mean or default_mean), tuple(std or default_std)
+        self.architecture = architecture
         self.image_size = image_size
         self.hidden, self.mirror = tuple(hidden), mirror
         self._folds = folds
@@ -93,20 +96,20 @@ class Member:
         parts = [self._predict_batch(pixels[rows]) for rows in backbone.batches(len(pixels), BATCH)]
         return np.concatenate(parts, axis=1)
 
-    def latency_ms(self, repeats: int = 10) -> float:
-        """Milliseconds of one image at batch 1 through all fold models, on this machine, warmed up.
+    def latency_ms(self, batch: int = 1, repeats: int = 10) -> float:
+        """Milliseconds of one image of a batch through all fold models, on this machine, warmed up.
 
         The fastest of several: what else the machine does only ever adds.
         """
-        image = np.zeros((1, self.image_size, self.image_size, 3), np.uint8)
+        images = np.zeros((batch, self.image_size, self.image_size, 3), np.uint8)
         for _ in range(2):
-            self.predict(image)
+            self.predict(images)
         times = []
         for _ in range(repeats):
             began = time.perf_counter()
-            self.predict(image)
+            self.predict(images)
             times.append(time.perf_counter() - began)
-        return 1000 * min(times)
+        return 1000 * min(times) / batch
 
     @property
     def frozen(self) -> bool:
@@ -121,6 +124,23 @@ class Member:
         heads = sum(weight.size + bias.size for weight, bias in self._heads)
         own = sum(p.numel() for p in backbone.head(self._body).parameters())
         return backbone.count_parameters(self._body) - own + heads
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of everything that runs, likewise."""
+        if self._body is None:
+            return sum(t.nbytes for model in self._models for t in model.state_dict().values())
+        heads = sum(weight.nbytes + bias.nbytes for weight, bias in self._heads)
+        return heads + sum(a.nbytes for a in (self.body_arrays() or {}).values())
+
+    @property
+    def flops(self) -> int | None:
+        """Floating-point operations of one image; None where the architecture cannot be traced at this size."""
+        try:
+            once = flops(self.architecture, self.image_size)
+        except BackboneError:
+            return None
+        return once * (1 if self.frozen else len(self._folds)) * (2 if self.mirror else 1)
 
     def body_arrays(self) -> dict[str, NDArray[Any]] | None:
         """Tensors of the shared frozen backbone without its head; None where each fold has its own."""

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The price of one candidate, or of an ensemble of several.
+    """The price of one candidate, or of an ensemble of several; None where it is not known.
 
     Attributes:
-        latency_ms: one image at batch 1, on the machine that measured; None when unknown.
-        params: number of parameters; None when unknown.
-        train_s: seconds of training, all folds together; None when unknown.
+        latency_ms: one image at batch 1, on the machine that measured.
+        params: number of parameters.
+        train_s: seconds of training, all folds together.
+        latency_32_ms: one image at batch 32, likewise.
+        flops: floating-point operations of one image.
+        weights_bytes: of the weights that are deployed, as they lie in memory.
     """
 
     latency_ms: float | None = None
     params: int | None = None
     train_s: float | None = None
+    latency_32_ms: float | None = None
+    flops: int | None = None
+    weights_bytes: int | None = None
 
     @staticmethod
     def total(costs: Iterable[Cost]) -> Cost:
         """The cost of running all of them, one after another; unknown where one of them is.
 
-        >>> Cost.total([Cost(1.5, 100, 60.0), Cost(2.0, 50, None)])
-        Cost(latency_ms=3.5, params=150, train_s=None)
+        >>> Cost.total([Cost(1.5, 100, 60.0), Cost(2.0, 50, None)]).latency_ms
+        3.5
         """
         items = list(costs)
-        latencies = [c.latency_ms for c in items if c.latency_ms is not None]
-        params = [c.params for c in items if c.params is not None]
-        times = [c.train_s for c in items if c.train_s is not None]
-        return Cost(
-            latency_ms=sum(latencies) if len(latencies) == len(items) else None,
-            params=sum(params) if len(params) == len(items) else None,
-            train_s=sum(times) if len(times) == len(items) else None,
-        )
+        sums = {}
+        for field in fields(Cost):
+            values = [getattr(cost, field.name) for cost in items]
+            sums[field.name] = None if None in values else sum(values)
+        return Cost(**sums)

@@ -42,8 +42,8 @@ def _p_value(r: Record) -> str:
     return "<0.001" if r["p_value"] < 0.001 else f"{r['p_value']:.3f}"
 
 
-def _millions(r: Record) -> str:
-    return "" if r["params"] is None else f"{r['params'] / 1e6:.2f}"
+def _in_units(key: str, unit: float, digits: int) -> Callable[[Record], str]:
+    return lambda r: "" if r.get(key) is None else f"{r[key] / unit:.{digits}f}"
 
 
 def _columns(records: Sequence[Record]) -> list[_Column]:
@@ -61,8 +61,11 @@ def _columns(records: Sequence[Record]) -> list[_Column]:
         _Column("kind", lambda r: str(r["kind"]), numeric=False),
         _Column("ECE", _number("ece", 3)),
         _Column("optimism", _number("optimism", 4)),
-        _Column("Mparams", _millions),
+        _Column("Mparams", _in_units("params", 1e6, 2)),
         _Column("train s", _number("train_s", 0)),
+        _Column("ms at 32", _in_units("latency_32_ms", 1, 2)),
+        _Column("GFLOPs", _in_units("flops", 1e9, 2)),
+        _Column("MB", _in_units("weights_bytes", 1e6, 1)),
     ]
     return [c for c in columns if c.title == "name" or any(c.text(r) for r in records)]
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from .evaluation.calibration import reliability
 from .evaluation.leaderboard import Leaderboard
-from .evaluation.significance import bootstrap_scores, bootstrap_weights, holm, interval, paired_p_value
+from .evaluation.paired import resample
 from .metrics import ECE_BINS, Metric
 from .predictions import Predictions
 
@@ -95,27 +95,13 @@ def difference_frame(
         n_boot: resamples.
         seed: of the resamples.
     """
-    base = predictions.index(reference)
-    scores = np.array([metric(predictions.labels, slab) for slab in predictions.proba])
-    weights = bootstrap_weights(predictions.n_samples, n_boot, seed, groups)
-    resampled = bootstrap_scores(predictions, metric, weights)
-    deltas = metric.improvement(scores, scores[base])
-    gains = metric.improvement(resampled, resampled[base])
-    others = [row for row in range(predictions.n_members) if row != base]
-    p_values = holm([paired_p_value(deltas[row], gains[row]) for row in others])
+    resampled = resample(predictions, metric, groups=groups, n_boot=n_boot, seed=seed)
+    scores = dict(zip(resampled.names, resampled.scores, strict=True))
     columns = ["name", "reference", "metric", "score", "delta", "low", "high", "p_value"]
     return pd.DataFrame(
         [
-            (
-                predictions.members[row],
-                reference,
-                metric.name,
-                scores[row],
-                deltas[row],
-                *interval(gains[row]),
-                p,
-            )
-            for row, p in zip(others, p_values, strict=True)
+            (d.first, reference, metric.name, scores[d.first], d.delta, d.low, d.high, d.corrected)
+            for d in resampled.against(reference)
         ],
         columns=columns,
     )

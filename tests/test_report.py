@@ -20,6 +20,15 @@ def test_the_report_shows_what_fine_tuning_gained_and_the_recipes(finished_run: 
         assert f"| {candidate.name} |" in gains
     for title in ("accuracy", "macro precision", "macro recall", "macro f1", "log loss"):
         assert f"gain in {title}" in gains
+    sure = text.split("## How sure it is", 1)[1].split("##", 1)[0]
+    for question in ("BBC-CV", "McNemar", "corrected resampled t-test", "Average rank over 2 folds"):
+        assert question in sure
+    added = text.split("## What the members add", 1)[1].split("##", 1)[0]
+    assert all(f"| {candidate.name} |" in added for candidate in store.candidates())
+    assert "One more such member" in added
+    labels = text.split("## Suspect labels", 1)[1].split("##", 1)[0]
+    assert "confident learning" in labels
+    assert "Worth their price" in text
     recipes = text.split("## Candidates", 1)[1]
     assert f"lr {tuned[0].recipe.lr:g}" in recipes
     assert "flip False" in recipes or "flip True" in recipes

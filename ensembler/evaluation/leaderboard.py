@@ -16,14 +16,8 @@ from ..metrics import METRICS, Metric
 from ..predictions import Predictions
 from .cost import Cost
 from .cross_fit import CrossFit
-from .significance import (
-    bootstrap_scores,
-    bootstrap_weights,
-    holm,
-    includes_zero,
-    interval,
-    paired_p_value,
-)
+from .paired import resample
+from .significance import includes_zero
 from .tables import latex_table, text_table
 from .verdict import Verdict, judge
 
@@ -34,12 +28,14 @@ DETAILS = ("backbone", "strategy", "weights", "note")
 COLUMNS = (
     "name", "kind", "members", "metric", "cv", "cv_low", "cv_high", "fold_scores", "test",
     "accuracy", "log_loss", "ece", "delta_best_single", "delta_low", "delta_high", "p_value",
-    "tied_with_best", "optimism", "latency_ms", "params", "train_s", *DETAILS,
+    "tied_with_best", "optimism", "latency_ms", "params", "train_s",
+    "latency_32_ms", "flops", "weights_bytes", *DETAILS,
 )  # fmt: skip
 
 _FLOATS = (
     "cv", "cv_low", "cv_high", "test", "accuracy", "log_loss", "ece", "delta_best_single",
     "delta_low", "delta_high", "p_value", "optimism", "latency_ms", "train_s",
+    "latency_32_ms",
 )  # fmt: skip
 
 
@@ -66,7 +62,7 @@ class Leaderboard:
         further = [key for key in dict.fromkeys(k for r in records for k in r) if key not in COLUMNS]
         frame = pd.DataFrame([dict(r) for r in records], columns=[*COLUMNS, *further])
         types: dict[str, Any] = dict.fromkeys(_FLOATS, "float64") | {
-            "params": "Int64",
+            **dict.fromkeys(("params", "flops", "weights_bytes"), "Int64"),
             "tied_with_best": "bool",
         }
         return cls(frame.astype(types), tuple(failed))
@@ -138,20 +134,14 @@ def build_leaderboard(
     everything = Predictions.concat([predictions, *(c.predictions for c in cross_fits)])
     ensembles = {c.name: c for c in cross_fits}
     labels = everything.labels
-    scores = np.array([metric(labels, slab) for slab in everything.proba])
-    weights = bootstrap_weights(everything.n_samples, n_boot, seed, groups)
-    resampled = bootstrap_scores(everything, metric, weights)
+    resampled = resample(everything, metric, groups=groups, n_boot=n_boot, seed=seed)
+    scores, (lows, highs) = resampled.scores, resampled.intervals()
 
     # Stable, and singles come first: a single model wins a draw against an ensemble.
     ranking = np.argsort(-metric.sign * scores, kind="stable")
     best, best_single = ranking[0], ranking[ranking < predictions.n_members][0]
-    to_single = metric.improvement(resampled, resampled[best_single])
-    to_best = metric.improvement(resampled, resampled[best])
-    deltas = metric.improvement(scores, scores[best_single])
-    others = [row for row in ranking if row != best_single]
-    p_values = dict(
-        zip(others, holm([paired_p_value(deltas[row], to_single[row]) for row in others]), strict=True)
-    )
+    to_single = {d.first: d for d in resampled.against(everything.members[best_single])}
+    to_best = {d.first: d for d in resampled.against(everything.members[best])}
 
     records = []
     for row in ranking:
@@ -159,8 +149,7 @@ def build_leaderboard(
         ensemble = ensembles.get(name)
         members = ensemble.combiner.used_members_ if ensemble else (name,)
         cost = Cost.total((costs or {}).get(m, Cost()) for m in members)
-        cv_low, cv_high = interval(resampled[row])
-        delta_low, delta_high = interval(to_single[row])
+        gain, to_first = to_single.get(name), to_best.get(name)
         records.append(
             {
                 "name": name,
@@ -168,8 +157,8 @@ def build_leaderboard(
                 "members": list(members),
                 "metric": metric.name,
                 "cv": scores[row],
-                "cv_low": cv_low,
-                "cv_high": cv_high,
+                "cv_low": lows[row],
+                "cv_high": highs[row],
                 "fold_scores": [
                     metric(labels[everything.fold == fold], slab[everything.fold == fold])
                     for fold in everything.folds
@@ -178,15 +167,13 @@ def build_leaderboard(
                 "accuracy": METRICS["accuracy"](labels, slab),
                 "log_loss": METRICS["log_loss"](labels, slab),
                 "ece": METRICS["ece"](labels, slab),
-                "delta_best_single": deltas[row],
-                "delta_low": delta_low,
-                "delta_high": delta_high,
-                "p_value": p_values.get(row),
-                "tied_with_best": includes_zero(*interval(to_best[row])),
+                "delta_best_single": gain.delta if gain else 0.0,
+                "delta_low": gain.low if gain else 0.0,
+                "delta_high": gain.high if gain else 0.0,
+                "p_value": gain.corrected if gain else None,
+                "tied_with_best": to_first is None or includes_zero(to_first.low, to_first.high),
                 "optimism": ensemble.optimism if ensemble else None,
-                "latency_ms": cost.latency_ms,
-                "params": cost.params,
-                "train_s": cost.train_s,
+                **vars(cost),
                 **dict.fromkeys(DETAILS),
                 **(details or {}).get(name, {}),
             }

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from ..metrics import METRICS, Metric
+from ..metrics import METRICS
 from ..predictions import Predictions
-from .significance import bootstrap_scores, bootstrap_weights, interval
+from .paired import Resampled, resample
 
 #: What is compared before and after.
 TRANSFER_METRICS = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss")
@@ -38,29 +38,26 @@ def transfer_frame(
         improvement whatever the metric's direction, its interval covers 95 %; before and gain are NaN where
         there is no frozen candidate.
     """
-    weights = bootstrap_weights(predictions.n_samples, n_boot, seed)
     rows: list[dict[str, Any]] = []
     for name in metrics:
         metric = METRICS[name]
         involved = list(dict.fromkeys([*before, *(f for f in before.values() if f is not None)]))
         part = predictions.select(involved)
-        whole = {m: metric(part.labels, part.proba[i]) for i, m in enumerate(part.members)}
-        drawn = dict(zip(part.members, bootstrap_scores(part, metric, weights), strict=True))
-        rows += [_row(metric, after, frozen, whole, drawn) for after, frozen in before.items()]
+        drawn = resample(part, metric, n_boot=n_boot, seed=seed)
+        rows += [_row(drawn, after, frozen) for after, frozen in before.items()]
     return pd.DataFrame(rows)
 
 
-def _row(
-    metric: Metric, after: str, frozen: str | None, whole: Mapping[str, float], drawn: Mapping[str, Any]
-) -> dict[str, Any]:
-    row = {"candidate": after, "frozen": frozen, "metric": metric.name, "after": whole[after]}
+def _row(drawn: Resampled, after: str, frozen: str | None) -> dict[str, Any]:
+    scores = dict(zip(drawn.names, drawn.scores, strict=True))
+    row = {"candidate": after, "frozen": frozen, "metric": drawn.metric.name, "after": scores[after]}
     if frozen is None:
         return {**row, "before": math.nan, "gain": math.nan, "gain_low": math.nan, "gain_high": math.nan}
-    low, high = interval(metric.improvement(drawn[after], drawn[frozen]))
+    gain = drawn.difference(after, frozen)
     return {
         **row,
-        "before": whole[frozen],
-        "gain": metric.improvement(whole[after], whole[frozen]),
-        "gain_low": low,
-        "gain_high": high,
+        "before": scores[frozen],
+        "gain": gain.delta,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
     }

@@ -16,11 +16,12 @@ import pandas as pd
 
 from .. import figures, pictures
 from ..atomic import write_file
-from ..comparison import load_fits, read_leaderboard
+from ..comparison import load_fits, read_groups, read_leaderboard
 from ..evaluation.leaderboard import Leaderboard
+from ..metrics import get_metric
 from ..predictions import Predictions
 from ..store import RunStore
-from . import making, scores
+from . import evidence, making, scores
 from .markup import cell, markdown_to_html
 
 __all__ = ["write_report"]
@@ -105,6 +106,12 @@ def _sections(store: RunStore, board: Leaderboard, predictions: Predictions) -> 
             f"which classes {cell(best)} takes for which.",
             (_reliability_figure(everyone, verdict.best_single, best), _confusion_figure(everyone, best)),
         ),
+    ]
+    metric, groups = get_metric(manifest["metric"]), read_groups(store)
+    sections += [
+        Section("How sure it is", evidence.certainty_section(everyone, fits, metric, verdict, groups)),
+        Section("What the members add", evidence.members_section(predictions, fits, metric, groups)),
+        Section("Suspect labels", evidence.labels_section(predictions, fits, metric, groups)),
     ]
     if manifest.get("candidates"):
         sections.append(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..evaluation.leaderboard import Leaderboard
+from ..evaluation.pareto import pareto_front
 from ..evaluation.transfer import TRANSFER_METRICS, transfer_frame
-from ..metrics import METRICS
+from ..metrics import METRICS, get_metric
 from ..predictions import Predictions
 from ..training.candidate import FROZEN_BODY
 from .markup import number, p_value, signed, table, words
@@ -33,6 +34,8 @@ def leaderboard_section(board: Leaderboard) -> str:
                 number(r["optimism"], 4),
                 number(r["latency_ms"], 1),
                 "" if r["params"] is None else f"{r['params'] / 1e6:.2f}",
+                "" if r["weights_bytes"] is None else f"{r['weights_bytes'] / 1e6:.1f}",
+                number(r["latency_32_ms"], 2),
                 number(r["train_s"], 0),
             ]
         )
@@ -47,12 +50,23 @@ def leaderboard_section(board: Leaderboard) -> str:
         "test",
         "accuracy",
     ]
-    head += ["ECE", "optimism", "ms", "M params", "train s"]
-    return table(head, rows) + (
-        "\n\nScores are over all out-of-fold rows, cross-fitted for ensembles, with 95 % bootstrap intervals; a "
+    head += ["ECE", "optimism", "ms", "M params", "MB", "ms at 32", "train s"]
+    return f"{table(head, rows)}\n\n{_worth(board)}" + (
+        "Scores are over all out-of-fold rows, cross-fitted for ensembles, with 95 % bootstrap intervals; a "
         "positive gain is an improvement. Milliseconds and parameters are those of the deployed row: the average of a "
-        "candidate's fold models, one image at batch 1."
+        "candidate's fold models, one image at batch 1, and one of a batch of 32."
     )
+
+
+def _worth(board: Leaderboard) -> str:
+    """The rows that are not beaten by one that costs no more."""
+    records = [r for r in board.to_records() if r["latency_ms"] is not None]
+    if not records:
+        return ""
+    greater = get_metric(records[0]["metric"]).greater_is_better
+    front = pareto_front([r["cv"] for r in records], [r["latency_ms"] for r in records], greater)
+    shown = ", ".join(f"{records[i]['name']} ({records[i]['latency_ms']:.1f} ms)" for i in front)
+    return f"Worth their price, since no row is better that is as fast: {shown}.\n\n"
 
 
 def transfer_section(board: Leaderboard, predictions: Predictions) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from .atomic import write_folder
 from .errors import StoreError
-from .training.candidate import Candidate, CellJob, CellResult
+from .training.candidate import EVERY_ROW, Candidate, CellJob, CellResult
 
 #: What damaged files raise when they are read.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, SafetensorError)
@@ -32,7 +33,8 @@ class StoredCell:
         candidate: what was trained.
         fold: on which fold.
         proba: float32 (holdout samples, classes).
-        temperature, score, best_epoch, train_s, params, notes: see `CellResult`.
+        temperature, score, best_epoch, train_s, params, notes: see `CellResult`; `score` is NaN where there were no
+            monitor rows.
         key: see `CellJob.key`.
         path: its folder.
     """
@@ -49,10 +51,15 @@ class StoredCell:
     key: str
     path: Path
 
+    @property
+    def weights_file(self) -> Path:
+        """The stored tensors, as safetensors."""
+        return self.path / "model.safetensors"
+
     def weights(self) -> dict[str, NDArray[Any]]:
         """The stored tensors."""
         with _reading_cell(self.path):
-            return load_file(self.path / "model.safetensors")
+            return load_file(self.weights_file)
 
     def history(self) -> pd.DataFrame:
         """One row an epoch; see `Epoch`."""
@@ -73,7 +80,7 @@ class CellStore:
 
     def cell_path(self, candidate_id: str, fold: int) -> Path:
         """The Cell's folder, whether it is there or not."""
-        return self.path / "cells" / candidate_id / str(fold)
+        return self.path / "cells" / candidate_id / ("all" if fold == EVERY_ROW else str(fold))
 
     def has_cell(self, job: CellJob, fingerprint: str) -> bool:
         """Whether this very Cell is finished: same candidate, data, fold and seed."""
@@ -89,13 +96,14 @@ class CellStore:
         key = job.key(fingerprint)
         record = {
             "key": key,
+            "source": job.source,
             "candidate": job.candidate.to_dict(),
             "fold": job.fold,
             "seed": job.seed,
             "numerics": dataclasses.asdict(job.numerics),
             "threads": job.threads,
             "temperature": result.temperature,
-            "score": result.score,
+            "score": None if math.isnan(result.score) else result.score,
             "best_epoch": result.best_epoch,
             "train_s": round(result.train_s, 3),
             "params": result.params,
@@ -127,7 +135,7 @@ class CellStore:
                 fold=record["fold"],
                 proba=proba,
                 temperature=record["temperature"],
-                score=record["score"],
+                score=math.nan if record["score"] is None else record["score"],
                 best_epoch=record["best_epoch"],
                 train_s=record["train_s"],
                 params=record["params"],

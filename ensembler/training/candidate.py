@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,12 @@ TRAINING_VERSION = 2
 
 #: Strategies that learn a head and leave the backbone as it is: they have no epochs, and use nothing of a recipe.
 FROZEN_BODY = ("probe", "ridge")
+
+#: The fold of what is trained on every row: it has no monitor and no holdout rows.
+EVERY_ROW = -1
+
+#: Kinds of candidates that are trained on every row: one network instead of the k fold models.
+COLLAPSED = ("refit", "fold-soup", "student")
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -41,12 +47,16 @@ class Candidate:
             changed one loses it.
         strategy: a name of `ensembler.training.strategies.STRATEGIES`.
         recipe: hyperparameters.
+        kind: how its Cells come to be, a key of `training.kinds.KINDS`.
+        parts: ids of the candidates whose Cells they are made from.
     """
 
     backbone: str
     weights: str
     strategy: str
     recipe: Recipe = field(default_factory=Recipe)
+    kind: str = "trained"
+    parts: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -55,13 +65,19 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Readable and unique: backbone, strategy, and enough of the id to tell recipes apart."""
-        return f"{self.backbone}-{self.strategy}-{self.id[:6]}"
+        """Readable and unique: backbone, strategy, kind, and enough of the id to tell recipes apart."""
+        made = "" if self.kind in ("trained", self.strategy) else f"-{self.kind}"
+        return f"{self.backbone}-{self.strategy}{made}-{self.id[:6]}"
 
     @property
     def frozen_body(self) -> bool:
         """Whether its Cells hold a head alone, and share the backbone that it starts from."""
         return self.strategy in FROZEN_BODY
+
+    @property
+    def fine_tuned(self) -> bool:
+        """Whether each of its Cells was trained epoch by epoch, watched on the monitor rows."""
+        return self.kind in ("trained", "boosted") and not self.frozen_body
 
     def with_epochs(self, epochs: int) -> Candidate:
         """The same, trained for another number of epochs."""
@@ -69,11 +85,13 @@ class Candidate:
 
     def identity(self) -> dict[str, Any]:
         """Plain values, as they are hashed."""
-        return {**dataclasses.asdict(self), "recipe": self.recipe.identity()}
+        return {**self.to_dict(), "recipe": self.recipe.identity()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are stored."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        made = {"kind": values.pop("kind"), "parts": list(values.pop("parts"))}
+        return values if self.kind == "trained" else values | made
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Candidate:
@@ -83,6 +101,8 @@ class Candidate:
             weights=values["weights"],
             strategy=values["strategy"],
             recipe=Recipe(**values["recipe"]),
+            kind=values.get("kind", "trained"),
+            parts=tuple(values.get("parts", ())),
         )
 
 
@@ -100,6 +120,41 @@ class Numerics:
     channels_last: bool = True
     compile: bool = False
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Numerics:
+        """From a mapping that may hold more, such as speeds, and less."""
+        return cls(**{key: values[key] for key in cls.__dataclass_fields__ if key in values})
+
+
+class FinishedCell(Protocol):
+    """What training reads of a finished Cell."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was trained."""
+
+    @property
+    def key(self) -> str:
+        """See `CellJob.key`."""
+
+    @property
+    def temperature(self) -> float:
+        """See `CellResult`."""
+
+    @property
+    def score(self) -> float:
+        """See `CellResult`."""
+
+    def weights(self) -> Mapping[str, NDArray[Any]]:
+        """See `CellResult`."""
+
+
+class Cells(Protocol):
+    """The finished Cells of a run; its store in production."""
+
+    def cell(self, candidate_id: str, fold: int) -> FinishedCell:
+        """A finished Cell."""
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
@@ -114,6 +169,11 @@ class TrainingData:
         weights_files: `Candidate.weights` -> the file on this machine.
         features: folder of frozen features, one `.npy` a (backbone, weights).
         metric: name of the metric that the search maximises or minimises.
+        cells: reads finished Cells of the run, for what is made from them; None where nothing is.
+        teacher: `.npy` float32 (samples, classes) of the probabilities that a student learns from.
+        emphasis: float32 (samples,), what each row weighs in the training loss, mean 1 over the train rows; None is 1.
+        targets: float32 (samples, classes), rows that sum to 1, which the training loss holds predictions against;
+            None is the labels.
     """
 
     pixels: Path
@@ -124,6 +184,15 @@ class TrainingData:
     weights_files: Mapping[str, Path]
     features: Path
     metric: str = "log_loss"
+    cells: Cells | None = None
+    teacher: Path | None = None
+    emphasis: NDArray[np.float32] | None = None
+    targets: NDArray[np.float32] | None = None
+
+    def rows(self, fold: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Train, monitor and holdout rows of a fold; of `EVERY_ROW`, all of them to train on and no others."""
+        none = np.empty(0, np.int64)
+        return (np.arange(len(self.labels)), none, none) if fold == EVERY_ROW else self.folds[fold]
 
     def features_file(self, candidate: Candidate) -> Path:
         """Where the frozen features of a candidate's backbone lie, once screening has made them."""
@@ -141,6 +210,7 @@ class CellJob:
         numerics: the arithmetic of training.
         threads: of the CPU.
         splits: parts of each batch, when memory does not hold it whole; their gradients are added up.
+        source: digest of what the Cell is made from beside the candidate and the data; "" where that is nothing.
     """
 
     candidate: Candidate
@@ -149,6 +219,7 @@ class CellJob:
     numerics: Numerics = field(default_factory=Numerics)
     threads: int = 1
     splits: int = 1
+    source: str = ""
 
     def key(self, fingerprint: str) -> str:
         """What a stored Cell must have been made from to be used again.
@@ -157,7 +228,7 @@ class CellJob:
         is as good as one trained on a CPU.
         """
         content = [TRAINING_VERSION, self.candidate.identity(), fingerprint, self.fold, self.seed]
-        return digest(content, 32)
+        return digest([*content, self.source] if self.source else content, 32)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a trial's config."""
@@ -173,6 +244,7 @@ class CellJob:
             numerics=Numerics(**values["numerics"]),
             threads=values["threads"],
             splits=values["splits"],
+            source=values["source"],
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,12 +57,17 @@ class BestCheckpoints:
 
     def average(self) -> dict[str, NDArray[Any]]:
         """The mean of all that are kept; counters are the best one's."""
-        return {
-            key: np.mean([c.weights[key] for c in self.kept], 0, np.float64).astype(value.dtype)
-            if np.issubdtype(value.dtype, np.floating)
-            else value
-            for key, value in self.best.weights.items()
-        }
+        return mean_weights([c.weights for c in self.kept])
+
+
+def mean_weights(weights: Sequence[Arrays]) -> dict[str, NDArray[Any]]:
+    """The arithmetic mean of the weights of one architecture, summed in float64; counters are the first one's."""
+    return {
+        key: np.mean([one[key] for one in weights], 0, np.float64).astype(value.dtype)
+        if np.issubdtype(value.dtype, np.floating)
+        else value
+        for key, value in weights[0].items()
+    }
 
 
 class WeightAverage:

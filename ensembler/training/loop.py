@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
@@ -19,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .. import metrics
 from ..errors import NonFiniteLossError
@@ -30,7 +30,7 @@ from .augment import BatchAugment
 from .candidate import CellJob, CellResult, Epoch, TrainingData, digest
 from .checkpoints import BestCheckpoints, Checkpoint, WeightAverage
 from .features import predict_logits
-from .losses import TrainingLoss, epoch_order
+from .losses import Goals, TrainingLoss, epoch_order
 from .mixing import mix
 from .optimise import Penalties, make_optimizer
 from .schedules import rate_factor
@@ -63,14 +63,13 @@ def fit_cell(job: CellJob, data: TrainingData) -> Generator[Epoch, None, CellRes
     Out of memory, the Cell starts again with batches of half the size and twice as many of them a step: the
     effective batch stays, and the result says so. Epochs are then reported from 1 again.
     """
-    from .strategies import get_strategy
+    from .kinds import fit
 
     torch.set_num_threads(job.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    strategy = get_strategy(job.candidate.strategy)
     while True:
         try:
-            return (yield from strategy.fit(job, data, device))
+            return (yield from fit(job, data, device))
         except (torch.OutOfMemoryError, RuntimeError) as error:
             smaller = _smaller(job, error)
             if smaller is None:
@@ -97,6 +96,8 @@ def fine_tune(
 ) -> Generator[Epoch, None, CellResult]:
     """Trains with gradients; see `Strategy.fit`.
 
+    Where the fold has no monitor rows nothing is chosen: the weights are those of the last epoch, the temperature is 1.
+
     Args:
         job: what to train.
         data: what to train on.
@@ -109,15 +110,22 @@ def fine_tune(
     adaptation = adaptation or Adaptation()
 
     # Data: the out-of-fold pixels are mapped, the fold's rows are picked a batch at a time.
-    train, monitor, holdout = data.folds[job.fold]
+    train, monitor, holdout = data.rows(job.fold)
     pixels = np.load(data.pixels, mmap_mode="r")
-    labels = torch.from_numpy(data.labels)
+    goals = Goals(data, device)
     n_classes = len(data.classes)
     augment = BatchAugment.from_recipe(*backbone.normalisation(candidate.backbone), recipe)
-    metric, log_loss = metrics.get_metric(data.metric), metrics.get_metric("log_loss")
-    predict = functools.partial(
+    metric, log_loss, accuracy = map(metrics.get_metric, (data.metric, "log_loss", "accuracy"))
+
+    infer = functools.partial(
         predict_logits, normalise=augment, pixels=pixels, device=device, splits=job.splits, mirror=recipe.tta
     )
+
+    def predict(model: nn.Module, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return infer(model, rows=rows) if len(rows) else np.empty((0, n_classes), np.float32)
+
+    def judge(score: metrics.Metric, logits: NDArray[Any]) -> float:
+        return score(data.labels[monitor], softmax(logits)) if len(monitor) else math.nan
 
     # Model: weights, new head.
     torch.manual_seed(_seed(job, "model"))
@@ -171,13 +179,14 @@ def fine_tune(
             for part in np.array_split(chunk, min(recipe.accumulate * job.splits, len(chunk))):
                 rows = np.sort(part)
                 images = augment(_to_device(pixels[rows], device), generator)
-                targets = labels[rows].to(device)
+                targets, emphasis = goals.of(rows)
                 if recipe.mixup or recipe.cutmix:
-                    soft = F.one_hot(targets, n_classes).float()
-                    images, targets = mix(images, soft, recipe.mixup, recipe.cutmix, generator)
+                    columns = goals.columns(targets, emphasis)
+                    images, columns = mix(images, columns, recipe.mixup, recipe.cutmix, generator)
+                    targets, emphasis = goals.split(columns)
                 with autocast:
                     logits = forward(images.contiguous(memory_format=memory))
-                loss = loss_of(logits.float(), targets)
+                loss = loss_of(logits.float(), targets, emphasis)
                 if device.type == "cpu":
                     _check_finite(loss, job, epoch, step + 1)
                 share = len(rows) / len(chunk)
@@ -196,18 +205,20 @@ def fine_tune(
         with average.applied():
             logits_now = predict(model.eval(), rows=monitor)
             _check_logits(logits_now, job, f"monitor logits after epoch {epoch}, step {steps}")
-            monitor_loss = log_loss(data.labels[monitor], softmax(logits_now))
-            if best.wants(monitor_loss):
-                best.add(Checkpoint(epoch, monitor_loss, adaptation.arrays(model), logits_now))
-        proba = softmax(logits_now)
+            monitor_loss = judge(log_loss, logits_now)
+            height = (
+                -float(epoch) if math.isnan(monitor_loss) else monitor_loss
+            )  # unwatched, the last is best
+            if best.wants(height):
+                best.add(Checkpoint(epoch, height, adaptation.arrays(model), logits_now))
         history.append(
             Epoch(
                 epoch=epoch,
                 lr=recipe.lr * rate(epoch * steps - 1),
                 train_loss=float(total) / steps,
                 monitor_loss=monitor_loss,
-                monitor_accuracy=float((proba.argmax(1) == data.labels[monitor]).mean()),
-                score=metric(data.labels[monitor], proba),
+                monitor_accuracy=judge(accuracy, logits_now),
+                score=judge(metric, logits_now),
                 seconds=time.perf_counter() - epoch_began,
                 images_per_s=steps * min(batch, len(train)) / trained_s,
             )
@@ -225,12 +236,12 @@ def fine_tune(
         together = best.average()
         backbone.load_arrays(model, together)
         averaged_logits = predict(model, rows=monitor)
-        if log_loss(data.labels[monitor], softmax(averaged_logits)) < best.best.loss:
+        if judge(log_loss, averaged_logits) < best.best.loss:
             weights, monitor_logits = together, averaged_logits
             notes = (*notes, f"average of {len(best.kept)} checkpoints")
 
     # Holdout: predicted once, when every choice has been made.
-    temperature = fit_temperature(monitor_logits, data.labels[monitor])
+    temperature = fit_temperature(monitor_logits, data.labels[monitor]) if len(monitor) else 1.0
     backbone.load_arrays(model, weights)
     holdout_logits = predict(model, rows=holdout)
     _check_logits(holdout_logits, job, f"holdout logits of epoch {best.best.epoch}")
@@ -239,7 +250,7 @@ def fine_tune(
         proba=softmax(holdout_logits / temperature),
         weights=weights,
         temperature=temperature,
-        score=metric(data.labels[monitor], softmax(monitor_logits / temperature)),
+        score=judge(metric, monitor_logits / temperature),
         best_epoch=best.best.epoch,
         history=tuple(history),
         train_s=time.perf_counter() - began,

@@ -30,12 +30,14 @@ class LpFt(Strategy):
         self, job: CellJob, data: TrainingData, device: torch.device
     ) -> Generator[Epoch, None, CellResult]:
         """See `Strategy.fit`."""
-        train, monitor, _ = data.folds[job.fold]
+        # What is trained on every row has no row to choose a penalty by: it starts from the head of the first fold.
+        fold = max(job.fold, 0)
+        train, monitor, _ = data.folds[fold]
         values = ensure_features(job.candidate, data, device)
         rows = (values[train], data.labels[train], values[monitor], data.labels[monitor])
         if job.candidate.recipe.head_layers:
             start = fit_hidden_head(*rows, len(data.classes), job)
         else:
-            head = ensure_head(job.candidate, data, job.fold, "logistic", device)
+            head = ensure_head(job.candidate, data, fold, "logistic", device)
             start = {"weight": head.weight, "bias": head.bias}
         return (yield from fine_tune(job, data, device, start, self.adaptation()))

@@ -21,6 +21,7 @@ from .errors import EnsemblerError
 
 if TYPE_CHECKING:
     from .evaluation.leaderboard import Leaderboard
+    from .store import RunStore
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,6 +146,7 @@ def _run(args: argparse.Namespace) -> None:
 
     experiment = Experiment.from_config(args.config, args.run)
     _show(experiment.run())
+    _show_collapse(experiment.store)
     run = _shown(experiment.store.path)
     print("\nNext:")
     print(f"  ensembler app {_shown(experiment.store.path.parent)}")
@@ -273,6 +275,15 @@ def _list_costs(kind: str, pattern: str) -> None:
 def _show(board: Leaderboard) -> None:
     print(board.to_table(max(100, shutil.get_terminal_size((140, 24)).columns)))
     print(f"\n{board.verdict.sentence}")
+
+
+def _show_collapse(store: RunStore) -> None:
+    """The fold models of what is deployed beside what could take their place, where the config asked for it."""
+    from .collapsed import collapse_table
+
+    rows = store.collapse().get("rows")
+    if rows:
+        print(f"\nOn the test split:\n{collapse_table(rows)}")
 
 
 def _shown(path: Path) -> str:

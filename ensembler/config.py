@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from .config_text import MAX_CONFIG_BYTES, Lines, read_yaml, where_is
 from .errors import ConfigError, did_you_mean
+from .training.candidate import FROZEN_BODY
 from .training.recipe import RECIPE_CHOICES, RECIPE_LIMITS, Recipe
 from .training.space import STRATEGY, read_distribution
 
@@ -112,6 +113,18 @@ class ScreenSettings(_Settings):
     keep: Annotated[int, Field(ge=1)]
 
 
+class BoostedSettings(_Settings):
+    """Candidates after cross-validation, each on the errors of the ensemble before it.
+
+    Attributes:
+        rounds: how many.
+        backbones: that take turns; none leaves it to the scores, the best first.
+    """
+
+    rounds: Annotated[int, Field(ge=1, le=100)] = 1
+    backbones: list[str] = []
+
+
 class ResourceSettings(_Settings):
     """What one trial takes; `None` lets the machine decide."""
 
@@ -162,6 +175,9 @@ class Config(_Settings):
     search: SearchSettings | None = SearchSettings()
     refine: str | None = None
     keep: Annotated[int, Field(ge=1)] = 6
+    boosted: BoostedSettings | None = None
+    soups: bool = False
+    collapse: Annotated[list[Literal["folds", "refit", "soup", "distill"]], Field(min_length=1)] = ["folds"]
     ensembles: list[Annotated[CombinerSettings, Named]] = [
         CombinerSettings(name=name) for name in ("mean", "greedy", "bagging", "boosting", "stacking")
     ]
@@ -257,10 +273,27 @@ class Config(_Settings):
             _check_space(("search", "space", key), key, value, fail)
         if self.refine is not None and self.search is None:
             fail(("refine",), "there is no search to refine; give `search`, or leave `refine` out")
+        self._check_after(fail, known)
         names = [(b.name, b.weights) for b in self.backbones]
         for i, pair in enumerate(names):
             if pair in names[:i]:
                 fail(("backbones", i), f"backbone {pair[0]!r} with weights {pair[1]!r} appears twice")
+
+    def _check_after(self, fail: Any, known: Any) -> None:
+        """What follows cross-validation needs something to follow, and fold collapse something to be judged by."""
+        for key, wanted in (("boosted", self.boosted), ("soups", self.soups)):
+            if wanted and not set(self.strategies) - set(FROZEN_BODY):
+                fail((key,), f"{', '.join(self.strategies)} train no backbone; add a strategy such as lp-ft")
+        for i, name in enumerate(self.boosted.backbones if self.boosted else ()):
+            known(("boosted", "backbones", i), "backbone", name, [b.name for b in self.backbones])
+        twice = next((way for way in self.collapse if self.collapse.count(way) > 1), None)
+        if twice is not None:
+            fail(("collapse",), f"{twice!r} appears twice; give each once")
+        if self.data.test is None and self.collapse != ["folds"]:
+            fail(
+                ("collapse",),
+                "is compared on the test split, and there is none; give `data.test`, or leave it out",
+            )
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, defaults written out, relative paths made absolute: what the run directory keeps."""
@@ -383,6 +416,7 @@ def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
         "folds": FoldSettings,
         "search": SearchSettings,
         "screen": ScreenSettings,
+        "boosted": BoostedSettings,
         "resources": ResourceSettings,
         "numerics": NumericsSettings,
         "backbones": BackboneSettings,

@@ -1,6 +1,6 @@
 """An experiment: a config and the run directory that it fills, stage by stage.
 
-    prepare -> sweep -> combine -> compare -> test
+    prepare -> sweep -> combine -> compare (-> collapse) -> test
 
 Each stage reads what the one before it left in the store, so each can be run again by itself.
 """
@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from .evaluation.leaderboard import Leaderboard
     from .tuning.arms import ReadyBackbone
+    from .tuning.collapse import Option
     from .tuning.execute import Observer
     from .tuning.refine import Previous
 
@@ -94,7 +96,7 @@ class Experiment:
         with self.store.lock():
             self._sweep(observer)
             fits = self._combine()
-            return self._compare(fits)
+            return self._compare(fits, observer)
 
     def sweep(self, observer: Observer | None = None) -> None:
         """Trains whatever is missing, and no more."""
@@ -153,9 +155,6 @@ class Experiment:
     # ------------------------------------------------------------------ stages, under the lock
 
     def _sweep(self, observer: Observer | None) -> None:
-        from .metrics import get_metric
-        from .tuning.events import EventWriter
-        from .tuning.progress import Observers, progress_for
         from .tuning.sweep import Sweep
 
         began = time.monotonic()
@@ -172,12 +171,13 @@ class Experiment:
             weights_files={b.weights.label: b.weights.file for b in backbones if b.weights.file},
             features=self.store.features,
             metric=self.config.metric,
+            cells=self.store,
         )
-        with self.store.stage("sweep"), progress_for(get_metric(self.config.metric)) as progress:
-            watchers = [progress, EventWriter(self.store), *([observer] if observer else [])]
+        with self.store.stage("sweep"), self._watched(observer) as watchers:
             refined = (lambda: previous or self._previous()) if self.config.refine else None
-            sweep = Sweep(self.config, data, backbones, self.store, Observers(watchers), began, refined)
+            sweep = Sweep(self.config, data, backbones, self.store, watchers, began, refined)
             result = sweep.run()
+        self._swept = data, sweep.budget
         notes = {(b.name, b.weights.label): b.weights.note for b in backbones}
         searched = self.config.search is not None and "epochs" in self.config.search.space
         wanted = 0 if searched else self.store.manifest().get("fitted_epochs", {}).get("wanted", 0)
@@ -189,16 +189,21 @@ class Experiment:
                     "backbone": c.backbone,
                     "strategy": c.strategy,
                     "weights": c.weights,
-                    "note": "; ".join(
-                        filter(
-                            None,
-                            [notes.get((c.backbone, c.weights)), _fitted(c, wanted), *self._cell_notes(c)],
-                        )
-                    ),
+                    "note": self._note(c, notes.get((c.backbone, c.weights)), wanted),
                 }
                 for c in result.candidates
             },
         )
+
+    @contextmanager
+    def _watched(self, observer: Observer | None) -> Iterator[Observer]:
+        """Whoever is told of what happens in a sweep: a terminal, the run's events, the caller's observer."""
+        from .metrics import get_metric
+        from .tuning.events import EventWriter
+        from .tuning.progress import Observers, progress_for
+
+        with progress_for(get_metric(self.config.metric)) as progress:
+            yield Observers([progress, EventWriter(self.store), *([observer] if observer else [])])
 
     def _previous(self) -> Previous:
         """The run that the config refines."""
@@ -215,6 +220,11 @@ class Experiment:
             )
         return Previous.read(str(run.path), run.manifest(), trials)
 
+    def _note(self, candidate: Candidate, start: str | None, wanted: int) -> str:
+        """What a reader of the leaderboard has to know; `start` is of the weights it started from."""
+        notes = [start, _boosted(candidate), _fitted(candidate, wanted), *self._cell_notes(candidate)]
+        return "; ".join(filter(None, notes))
+
     def _cell_notes(self, candidate: Candidate) -> list[str]:
         """What its Cells have to say, each once, with the number of folds that say it."""
         notes = Counter(
@@ -228,18 +238,45 @@ class Experiment:
         with self.store.stage("combine"):
             return comparison.combine(self.store)
 
-    def _compare(self, fits: Sequence[Any] | None = None) -> Leaderboard:
+    def _compare(self, fits: Sequence[Any], observer: Observer | None) -> Leaderboard:
+        from .collapsed import measure_collapse
         from .deployment import deploy
 
         with self.store.stage("compare"):
             board = comparison.compare(
                 self.store, fits
             )  # the winner is chosen here, before any test row is read
+        options = self._collapse(board, observer)
         with self.store.stage("test"):
             images = self.images() if self.config.data.test is not None else None
             if deploy(self.store, self.config.data.image_size, images):
                 board = comparison.compare(self.store, fits)
+            if options and images is not None:
+                measure_collapse(self.store, options, self.config.data.image_size, images)
+            elif self.store.collapse():
+                self.store.write_collapse({})  # of a config that asked for more
         return board
+
+    def _collapse(self, board: Leaderboard, observer: Observer | None) -> list[Option]:
+        """Trains what may take the place of the fold models of the best single model and of the winner's members."""
+        from .metrics import get_metric
+        from .tuning.collapse import Collapse, Teacher
+
+        if self.config.collapse == ["folds"]:
+            return []
+        data, budget = self._swept
+        candidates = {c.name: c for c in self.store.candidates()}
+        members = {row["name"]: row["members"] for row in board.to_records()}
+        verdict = board.verdict
+        teacher = None
+        if verdict.best_ensemble is not None:
+            ids = [candidates[name].id for name in members[verdict.best_ensemble]]
+            teacher = Teacher(tuple(sorted(ids)), self.store.ensemble_file(verdict.best_ensemble))
+        names = dict.fromkeys([verdict.best_single, *members[verdict.winner]])
+        with self.store.stage("collapse"), self._watched(observer) as watchers:
+            metric = get_metric(self.config.metric)
+            collapse = Collapse(self.config, data, self.store, watchers, metric, budget, len(candidates))
+            return collapse.run([candidates[name] for name in names], teacher)
 
     # ------------------------------------------------------------------ pieces
 
@@ -340,10 +377,17 @@ class Experiment:
         return images
 
 
+def _boosted(candidate: Candidate) -> str:
+    """What a boosted candidate was boosted on; "" for any other."""
+    n = len(candidate.parts)
+    weighed = f"boosted: rows weigh the loss of {n} candidate{'' if n == 1 else 's'}"
+    return weighed if candidate.kind == "boosted" else ""
+
+
 def _fitted(candidate: Candidate, wanted: int) -> str:
     """What a budget took from a candidate's epochs, or added to those of the search; "" where it did neither."""
     epochs = candidate.recipe.epochs
-    if candidate.frozen_body or not wanted or epochs == wanted:
+    if not candidate.fine_tuned or not wanted or epochs == wanted:
         return ""
     return (
         f"{epochs} of {wanted} epochs: budget"

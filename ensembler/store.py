@@ -5,7 +5,8 @@
     table.parquet          id, path, label, group, split, fold
     oof.npz                bare out-of-fold predictions, in a run made from those alone
     features/              frozen features, one file a (backbone, weights)
-    cells/<candidate>/<fold>/   result.json  proba.npy  history.parquet  model.safetensors   (whole or absent)
+    cells/<candidate>/<fold>/   result.json  proba.npy  history.parquet  model.safetensors   (whole or absent);
+                           the fold of what is trained on every row is "all"
     search/<number>.json   one finished trial of the search
     ensembles/<name>/      state.json  arrays.safetensors  proba.npy
     test.npz               the candidates on the test split, through the bundle's own path
@@ -211,7 +212,7 @@ class RunStore(CellStore):
             self.cell(candidate.id, fold).history().assign(candidate=candidate.name, fold=fold)
             for candidate in self.candidates()
             for fold in range(manifest["k"])
-            if not candidate.frozen_body
+            if candidate.fine_tuned
         ]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
@@ -260,6 +261,10 @@ class RunStore(CellStore):
                 f"{folder}: no readable ensemble ({error}); run `ensembler combine` again"
             ) from error
 
+    def ensemble_file(self, name: str) -> Path:
+        """Where the cross-fitted probabilities of an ensemble lie: `.npy` float32 (samples, classes)."""
+        return self.path / "ensembles" / name / "proba.npy"
+
     def ensembles(self) -> list[str]:
         """Names of the stored ensembles."""
         folder = self.path / "ensembles"
@@ -285,6 +290,16 @@ class RunStore(CellStore):
             return cast("list[dict[str, Any]]", parquet.read_table(file).to_pylist())
         except (OSError, ValueError) as error:
             raise StoreError(f"{file}: cannot be read ({error}); delete it, it is rebuilt") from error
+
+    # ------------------------------------------------------------------ fold collapse
+
+    def write_collapse(self, record: Mapping[str, Any]) -> None:
+        """Keeps how the fold models of each deployed candidate compare with what could take their place."""
+        self.update_manifest(collapse=dict(record))
+
+    def collapse(self) -> dict[str, Any]:
+        """The same: `rows` of `collapsed.measure_collapse`; empty where nothing else than fold models was asked for."""
+        return dict(self.manifest().get("collapse", {}))
 
     # ------------------------------------------------------------------ predictions
 

@@ -19,6 +19,9 @@ TITLES = {
     "screen": "Screening backbones",
     "search": "Searching recipes",
     "crossval": "Cross-validating",
+    "boosted": "Boosting backbones",
+    "soup": "Mixing soups",
+    "collapse": "Collapsing folds",
 }
 
 

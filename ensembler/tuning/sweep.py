@@ -16,7 +16,9 @@ from ..errors import TrainingError
 from ..metrics import Metric, get_metric
 from ..training.candidate import FROZEN_BODY, Candidate, CellJob, Numerics, TrainingData
 from ..training.recipe import Recipe
+from .after import AfterCrossval, source_of
 from .arms import Arm, ReadyBackbone, make_arms
+from .budget import Budget
 from .crossval import Decisions
 from .execute import Observer, execute, ray_session, share_resources, slots_for, threads_for
 from .ledger import Ledger, SweepStore
@@ -94,6 +96,11 @@ class Sweep:
         self._failed: dict[str, dict[str, Any]] = {}
         self._full_arms = arms
         self._set_arms(arms)
+        self._after = AfterCrossval(
+            config, store, self.metric, self._spending, len(data.folds),
+            complete=lambda: [c for c in self._probes() + self._kept if not self._missing(c)],
+            arms=lambda: self.arms, missing=self._missing, slots=lambda: self._slots, on_end=self._note_cell,
+        )  # fmt: skip
 
     def run(self, address: str | None = None, gpus: int | None = None) -> SweepResult:
         """Trains whatever is missing.
@@ -102,7 +109,7 @@ class Sweep:
             TrainingError: not one candidate could be trained on all folds; the reasons are in its message.
             StoreError: a Cell could not be written.
         """
-        chain = Chain([self._measure, self._screen, self._search, self._crossval])
+        chain = Chain([self._measure, self._screen, self._search, self._crossval, *self._after.makers])
         if self._anything_missing():
             with ray_session(address, gpus) as (cpus, found_gpus):
                 wanted = (self.config.resources.cpus, self.config.resources.gpus)
@@ -123,6 +130,11 @@ class Sweep:
                 )
         self._collect()
         return self.result
+
+    @property
+    def budget(self) -> Budget | None:
+        """What there is time for, and from when it counts; None where there is no budget."""
+        return None if self._spending is None else self._spending.budget
 
     # ------------------------------------------------------------------ stages
 
@@ -182,10 +194,10 @@ class Sweep:
 
     def _job(self, candidate: Candidate, fold: int, numerics: Numerics | None = None) -> CellJob:
         if numerics is None:
-            known = self._numerics().get(candidate.backbone, {})
-            numerics = Numerics(**{k: known[k] for k in Numerics.__dataclass_fields__ if k in known})
+            numerics = Numerics.from_dict(self._numerics().get(candidate.backbone, {}))
         threads = threads_for(self.resources) if hasattr(self, "resources") else 1
-        return CellJob(candidate, fold, self.config.seed, numerics, threads)
+        source = source_of(self.store, candidate, [fold])
+        return CellJob(candidate, fold, self.config.seed, numerics, threads, source=source)
 
     def _numerics(self) -> dict[str, Any]:
         return dict(self.store.manifest().get("numerics", {}))
@@ -284,10 +296,10 @@ class Sweep:
         search = self._search()
         if search is not None and search.total:
             return True
-        return self._crossval() is not None
+        return self._crossval() is not None or any(make() is not None for make in self._after.makers)
 
     def _collect(self) -> None:
-        everyone = self._probes() + self._kept
+        everyone = self._probes() + self._kept + self._after.candidates
         for candidate in everyone:
             if not self._missing(candidate):
                 self.result.candidates.append(candidate)
@@ -298,6 +310,10 @@ class Sweep:
                 )
         complete = {candidate.id for candidate in self.result.candidates}
         self.result.failed = [f for key, f in self._failed.items() if key not in complete]
+        for name, reason in self._after.left_out.items():
+            self.result.failed.append(
+                {"name": name, "fold": None, "stage": "after crossval", "reason": reason}
+            )
         if not self.result.candidates:
             reasons = "; ".join(f"{f['name']}: {f['reason']}" for f in self.result.failed) or "no trial ended"
             raise TrainingError(f"no candidate could be trained on every fold: {reasons}")

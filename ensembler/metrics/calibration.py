@@ -44,19 +44,21 @@ def ece_mass(labels: Labels, proba: NDArray[Any]) -> Callable[[Floats], Floats]:
     """
     confidence = proba.max(axis=1).astype(np.float64)
     order = np.argsort(confidence, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(confidence[order])), len(order) - 1)
+    first = np.flatnonzero(np.diff(confidence[order], prepend=np.nan))
+    # The row after the last one that is as confident: where the bin of a row may end.
+    after = np.repeat(np.append(first[1:], len(order)), np.diff(first, append=len(order)))
     gap = (accuracy_rows(labels, proba) - confidence)[order]
     shares = np.arange(1, ECE_BINS) / ECE_BINS - _ROUNDING
 
+    def of_weighting(weights: Floats) -> float:
+        mass = np.cumsum(weights)
+        if mass[-1] == 0:
+            return np.nan
+        starts = np.append(0, after[np.searchsorted(mass, mass[-1] * shares)])
+        starts = starts[(np.diff(starts, append=len(order)) > 0)]  # bins without rows add nothing
+        return float(np.abs(np.add.reduceat(weights * gap, starts)).sum() / mass[-1])
+
     def of_weights(weights: Floats) -> Floats:
-        rows = np.ascontiguousarray(weights[order].T)
-        mass, gaps = (np.cumsum(part, axis=1)[:, ends] for part in (rows, rows * gap))
-        total = mass[:, -1]
-        last = np.stack(
-            [np.searchsorted(m, t * shares) for m, t in zip(mass, total, strict=True)]
-        )  # of each bin but the last
-        until = np.take_along_axis(gaps, last, axis=1)
-        by_bin = np.diff(until, axis=1, prepend=0, append=gaps[:, -1:])
-        return ratio(np.abs(by_bin).sum(axis=1), total)
+        return np.array([of_weighting(rows) for rows in np.ascontiguousarray(weights[order].T)])
 
     return of_weights

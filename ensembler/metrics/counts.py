@@ -166,8 +166,9 @@ def _kappa(c: Confusion, disagreement: Floats, by_chance: Callable[[Confusion], 
 
 def _by_chance(c: Confusion) -> Floats:
     """Weight of the pairs of a label and a prediction that differ."""
-    pairs: Floats = c.support.sum(axis=0) * c.predicted.sum(axis=0)
-    return pairs - (c.support * c.predicted).sum(axis=0)
+    pairs = c.support.sum(axis=0) * c.predicted.sum(axis=0)
+    differing: Floats = pairs - (c.support * c.predicted).sum(axis=0)
+    return differing
 
 
 def _squares_by_chance(c: Confusion) -> Floats:

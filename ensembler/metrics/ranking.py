@@ -1,13 +1,14 @@
 """Scores of the order of rows by the probability of a class: ROC AUC and average precision.
 
-The usual way sorts all rows and sums along the curve, once a weighting. Here the rows are first grouped between
-the distinct probabilities of the positive rows, which is one sparse product for all weightings; only the groups, as
-many as there are positive rows, are then summed along.
+The usual way sorts all rows and sums along the curve, once a weighting. Here only the positive rows are sorted
+and summed along, for all weightings at once; every other row then looks up the weight of the positive rows above
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,43 +19,46 @@ from .base import Floats, Groups, Labels, in_chunks, mean_where_defined, ratio, 
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.integer[Any]]
 
+#: Most numbers looked up at once (2 MiB): they are used while the processor's cache still holds them.
+_BLOCK = 2**18
 
-class _Pairs:
-    """Pairs of a positive row and another one that a value ranks right, by the group of the other; a tie is half.
+
+class _Ranking:
+    """Pairs of a positive row and another one: those that a value ranks right count 1, those that tie a half.
 
     Args:
         positive: bool (n,).
-        group: int (n,), from 0 to `n_groups` - 1; positive rows are group `own`, and no others are.
-        n_groups: how many.
-        own: the group of the positive rows.
         value: (n,) by which rows are ranked.
     """
 
-    def __init__(self, positive: Flags, group: Indices, n_groups: int, own: int, value: NDArray[Any]) -> None:
-        below, until, self._steps = _steps(positive, value)
-        self._own, self._n_groups = own, n_groups
-        self._below = Groups(group * self._steps + below, n_groups * self._steps)
-        tied = not np.array_equal(below[~positive], until[~positive])
-        self._until = Groups(group * self._steps + until, n_groups * self._steps) if tied else None
+    def __init__(self, positive: Flags, value: NDArray[Any]) -> None:
+        below, until, n_steps = _steps(positive, value)
+        self._mine = np.flatnonzero(positive)
+        self._steps = Groups(below[self._mine], n_steps)
+        # The last step has nothing above it: a positive row gains nothing from positive rows.
+        self._below, self._until = (np.where(positive, n_steps - 1, step) for step in (below, until))
+        self._tied = not np.array_equal(self._below, self._until)
 
-    def won(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Weight of the pairs ranked right, and of each group: (n_groups, draws) twice.
-
-        The own group's entry of the first is without meaning.
-        """
-        shape = (self._n_groups, self._steps, weights.shape[1])
-        rows = self._below.sums(weights).reshape(shape)
-        mass = rows.sum(axis=1)
-        above = _from_the_end(rows[self._own])
-        if self._until is not None:
-            rows = (rows + self._until.sums(weights).reshape(shape)) / 2
-        return np.einsum("gsd,sd->gd", rows, above), mass
+    def won(self, weights: Floats, parts: Sequence[slice]) -> Floats:
+        """Weight of the pairs ranked right, by the part of the other row: (n, draws) -> (parts, draws)."""
+        above = _from_the_end(self._steps.sums(weights[self._mine]))
+        won = np.empty((len(parts), weights.shape[1]))
+        for i, part in enumerate(parts):
+            gain = above[self._below[part]]
+            if self._tied:
+                gain += above[self._until[part]]
+                gain /= 2
+            np.einsum("rd,rd->d", weights[part], gain, out=won[i])
+        return won
 
 
 def _steps(positive: Flags, value: NDArray[Any]) -> tuple[Indices, Indices, int]:
     """How many distinct positive values lie below each row's, and how many up to it; their number plus one."""
     cuts = np.unique(value[positive])
-    return np.searchsorted(cuts, value), np.searchsorted(cuts, value, "right"), len(cuts) + 1
+    below = np.searchsorted(cuts, value)
+    if not len(cuts):
+        return below, below, 1
+    return below, below + (cuts[np.minimum(below, len(cuts) - 1)] == value), len(cuts) + 1
 
 
 def _from_the_end(values: Floats) -> Floats:
@@ -63,10 +67,9 @@ def _from_the_end(values: Floats) -> Floats:
     return total
 
 
-def _one_against_rest(labels: Labels, proba: NDArray[Any]) -> Iterator[tuple[Flags, NDArray[Any]]]:
-    """What is positive, and by which value it is ranked: class 1 of two classes, else each class in turn."""
-    for k in range(proba.shape[1]) if proba.shape[1] > 2 else [1]:
-        yield labels == k, proba[:, k]
+def _one_against_rest(n_classes: int) -> Sequence[int]:
+    """The classes that are ranked against the rest: of two the second one, else each in turn."""
+    return range(n_classes) if n_classes > 2 else [1]
 
 
 # ---------------------------------------------------------------------- area under the ROC curve
@@ -74,20 +77,24 @@ def _one_against_rest(labels: Labels, proba: NDArray[Any]) -> Iterator[tuple[Fla
 
 def _auc_by_class(labels: Labels, proba: NDArray[Any]) -> Callable[[Floats], tuple[Floats, Floats]]:
     """AUC of each class against the rest and the weight of its rows: (classes, draws) twice; NaN where undefined."""
-    pairs = [
-        _Pairs(positive, positive.astype(np.intp), 2, 1, value)
-        for positive, value in _one_against_rest(labels, proba)
-    ]
+    n_samples, n_classes = proba.shape
+    classes = _one_against_rest(n_classes)
+    rankings = [_Ranking(labels == k, proba[:, k]) for k in classes]
+    by_class = Groups(labels, n_classes)
 
     def of_weights(weights: Floats) -> tuple[Floats, Floats]:
-        aucs, masses = [], []
-        for pair in pairs:
-            won, (rest, own) = pair.won(weights)
-            aucs.append(ratio(won[0], rest * own))
-            masses.append(own)
-        return np.stack(aucs), np.stack(masses)
+        mass = by_class.sums(weights)
+        blocks = list(_blocks(n_samples, max(1, _BLOCK // weights.shape[1])))
+        won = np.stack([ranking.won(weights, blocks).sum(axis=0) for ranking in rankings])
+        mine = mass[classes]
+        return ratio(won, mine * (mass.sum(axis=0) - mine)), mine
 
     return of_weights
+
+
+def _blocks(n_rows: int, height: int) -> Iterator[slice]:
+    for start in range(0, n_rows, height):
+        yield slice(start, start + height)
 
 
 @in_chunks
@@ -121,18 +128,21 @@ def roc_auc_ovo(labels: Labels, proba: NDArray[Any]) -> Callable[[Floats], Float
     that has no rows are left out. For two classes it is that of class 1.
     """
     n_classes = proba.shape[1]
-    if n_classes == 2:
-        by_class = _auc_by_class(labels, proba)
-        return lambda weights: mean_where_defined(by_class(weights)[0])
-    pairs = [_Pairs(labels == k, labels, n_classes, k, proba[:, k]) for k in range(n_classes)]
+    order = np.argsort(labels, kind="stable")
+    labels, proba = labels[order], proba[order]
+    ends = np.searchsorted(labels, np.arange(n_classes + 1))
+    rows = [slice(start, end) for start, end in pairwise(ends)]
+    ranked = _one_against_rest(n_classes)
+    rankings = [_Ranking(labels == k, proba[:, k]) for k in ranked]
 
     def of_weights(weights: Floats) -> Floats:
+        weights = weights[order]
+        mass = np.stack([weights[part].sum(axis=0) for part in rows])
         total, defined = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
-        for k, pair in enumerate(pairs):
-            won, mass = pair.won(weights)
-            aucs = np.delete(ratio(won, mass * mass[k]), k, axis=0)
-            total += np.nansum(aucs, axis=0)
-            defined += (~np.isnan(aucs)).sum(axis=0)
+        for k, ranking in zip(ranked, rankings, strict=True):
+            areas = np.delete(ratio(ranking.won(weights, rows), mass * mass[k]), k, axis=0)
+            total += np.nansum(areas, axis=0)
+            defined += (~np.isnan(areas)).sum(axis=0)
         return ratio(total, defined)
 
     return of_weights
@@ -148,18 +158,19 @@ def average_precision(labels: Labels, proba: NDArray[Any]) -> Callable[[Floats],
     Nothing is interpolated. Classes without rows are left out of the average.
     """
     curves = []
-    for positive, value in _one_against_rest(labels, proba):
-        _, until, steps = _steps(positive, value)
-        curves.append((Groups(positive * steps + until, 2 * steps), steps))
+    for k in _one_against_rest(proba.shape[1]):
+        positive = labels == k
+        _, until, n_steps = _steps(positive, proba[:, k])
+        curves.append((Groups(positive * n_steps + until, 2 * n_steps), n_steps))
 
     def of_weights(weights: Floats) -> Floats:
-        return mean_where_defined(np.stack([_area(groups, steps, weights) for groups, steps in curves]))
+        return mean_where_defined(np.stack([_area(groups, n_steps, weights) for groups, n_steps in curves]))
 
     return of_weights
 
 
-def _area(groups: Groups, steps: int, weights: Floats) -> Floats:
-    rest, hits = groups.sums(weights).reshape(2, steps, -1)
+def _area(groups: Groups, n_steps: int, weights: Floats) -> Floats:
+    rest, hits = groups.sums(weights).reshape(2, n_steps, -1)
     found, alarms = _from_the_end(hits), _from_the_end(rest)
     precision = zero_where_empty(found, found + alarms)
     return ratio((hits * precision).sum(axis=0), found[0])

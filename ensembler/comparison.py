@@ -6,16 +6,17 @@ It needs a store and Predictions, whoever made them; neither torch nor Ray.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .combiners import Combiner, from_state, make_combiner
+from .combiners import COMBINERS, Combiner, from_state, make_combiner
 from .combiners.fold_models import combine_folds
 from .errors import CombinerError, StoreError
+from .evaluation.constrained import best_under, limit_name
 from .evaluation.cost import Cost
 from .evaluation.cross_fit import CrossFit, cross_fit
 from .evaluation.leaderboard import Leaderboard, build_leaderboard
@@ -66,13 +67,35 @@ def combine(store: RunStore) -> list[CrossFit]:
     fits = []
     for name, options in _entries(store):
         fit = cross_fit(_make(name, options, metric), predictions, metric, name)
-        state, arrays = fit.combiner.get_state()
-        scores = {"in_sample": fit.in_sample, "score": fit.score, "optimism": fit.optimism}
-        store.write_ensemble(name, {**state, "scores": scores}, arrays, fit.predictions)
-        store.event("ensemble", name=name, **scores)
+        _keep(store, fit)
+        fits.append(fit)
+    for fit in _limited(store, predictions, metric):
+        _keep(store, fit)
         fits.append(fit)
     store.prune_ensembles({fit.name for fit in fits})
     return fits
+
+
+def _keep(store: RunStore, fit: CrossFit) -> None:
+    state, arrays = fit.combiner.get_state()
+    scores = {"in_sample": fit.in_sample, "score": fit.score, "optimism": fit.optimism}
+    store.write_ensemble(fit.name, {**state, "scores": scores}, arrays, fit.predictions)
+    store.event("ensemble", name=fit.name, **scores)
+
+
+def _limited(store: RunStore, predictions: Predictions, metric: Metric) -> Iterator[CrossFit]:
+    """The best ensemble within each limit of the run, searched under it; a limit that nothing meets is noted."""
+    costs, unmet = _costs(store), []
+    for key, value in store.manifest().get("limits", {}).items():
+        try:
+            yield best_under(predictions, metric, costs, **{key: value})
+        except CombinerError as error:
+            unmet.append({"name": limit_name(**{key: value}), "stage": "combine", "reason": str(error)})
+    store.update_manifest(unmet_limits=unmet)
+
+
+def _failed(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [*manifest.get("failed", []), *manifest.get("unmet_limits", [])]
 
 
 def load_fits(store: RunStore, predictions: Predictions) -> list[CrossFit]:
@@ -82,7 +105,10 @@ def load_fits(store: RunStore, predictions: Predictions) -> list[CrossFit]:
         StoreError: an ensemble of the config is missing, or was made from other members.
     """
     fits = []
-    for name, _ in _entries(store):
+    manifest = store.manifest()
+    unmet = {one["name"] for one in manifest.get("unmet_limits", [])}
+    limits = [limit_name(**{key: value}) for key, value in manifest.get("limits", {}).items()]
+    for name in [*(name for name, _ in _entries(store)), *(name for name in limits if name not in unmet)]:
         state, arrays, proba = store.ensemble(name)
         combiner = _restore(state, arrays)
         if set(combiner.members_) != set(predictions.members) or proba.shape != predictions.proba.shape[1:]:
@@ -114,11 +140,11 @@ def compare(store: RunStore, fits: Sequence[CrossFit] | None = None) -> Leaderbo
         predictions,
         fits,
         metric,
-        costs={name: Cost(**cost) for name, cost in manifest.get("costs", {}).items()},
+        costs=_costs(store),
         groups=read_groups(store),
         test=_test_scores(store, fits, metric),
         details=manifest.get("details", {}),
-        failed=manifest.get("failed", []),
+        failed=_failed(manifest),
     )
     store.write_leaderboard(board.to_records())
     return board
@@ -129,7 +155,7 @@ def read_leaderboard(store: RunStore) -> Leaderboard:
     records = store.require().leaderboard()
     if records is None:
         return compare(store)
-    return Leaderboard.from_records(records, failed=store.manifest().get("failed", []))
+    return Leaderboard.from_records(records, failed=_failed(store.manifest()))
 
 
 def restored_combiner(store: RunStore, name: str) -> Combiner:
@@ -147,15 +173,18 @@ def copy_tables(store: RunStore, board: Leaderboard, folder: Path) -> None:
         shutil.copyfile(store.path / "config.yaml", folder / "config.yaml")
 
 
+def _costs(store: RunStore) -> dict[str, Cost]:
+    return {name: Cost(**cost) for name, cost in store.manifest().get("costs", {}).items()}
+
+
 def _entries(store: RunStore) -> list[tuple[str, dict[str, Any]]]:
     return [(name, options) for name, options in store.manifest()["ensembles"]]
 
 
 def _make(name: str, options: Mapping[str, Any], metric: Metric) -> Combiner:
     """A combiner that optimises the run's metric, where it optimises one and the config does not say which."""
-    defaults = make_combiner(name).get_params()
-    own = {"metric": metric.name} if "metric" in defaults else {}
-    return make_combiner(name, **(own | dict(options)))
+    make_combiner(name)  # an unknown one is told of here
+    return make_combiner(name, **COMBINERS[name].tuned_for(metric.name, options))
 
 
 def _restore(state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Combiner:

@@ -113,6 +113,25 @@ class ScreenSettings(_Settings):
     keep: Annotated[int, Field(ge=1)]
 
 
+class LimitSettings(_Settings):
+    """What an ensemble may cost: for each limit that is given, the best ensemble within it stands on the leaderboard.
+
+    Attributes:
+        max_latency_ms: of one image at batch 1 on the machine of the run.
+        max_bytes: of weights.
+        max_members: single models.
+    """
+
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    max_bytes: Annotated[float, Field(gt=0)] | None = None
+    max_members: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The limits that there are, by name."""
+        return {key: value for key, value in self.model_dump().items() if value is not None}
+
+
 class BoostedSettings(_Settings):
     """Candidates after cross-validation, each on the errors of the ensemble before it.
 
@@ -181,6 +200,7 @@ class Config(_Settings):
     ensembles: list[Annotated[CombinerSettings, Named]] = [
         CombinerSettings(name=name) for name in ("mean", "greedy", "bagging", "boosting", "stacking")
     ]
+    limits: LimitSettings = LimitSettings()
     budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)] = None
     resources: ResourceSettings = ResourceSettings()
     numerics: Literal["auto"] | NumericsSettings = "auto"

@@ -235,7 +235,11 @@ class Experiment:
         return [f"{note} ({n} folds)" if n > 1 else note for note, n in notes.items()]
 
     def _combine(self) -> list[Any]:
+        from .deployment import measure_costs
+
         with self.store.stage("combine"):
+            if self.config.limits.given:
+                measure_costs(self.store, self.config.data.image_size)
             return comparison.combine(self.store)
 
     def _compare(self, fits: Sequence[Any], observer: Observer | None) -> Leaderboard:
@@ -342,6 +346,7 @@ class Experiment:
             config_file=self.config.file,
             metric=self.config.metric,
             ensembles=[[e.name, e.options] for e in self.config.ensembles],
+            limits=self.config.limits.given,
             classes=list(table.classes),
             k=len(folds),
             images=len(table.oof),

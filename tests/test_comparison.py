@@ -164,9 +164,10 @@ def test_shuffled_labels_leave_every_ensemble_at_chance(tmp_path: Path) -> None:
     noise.save(tmp_path / "p.npz")
     store = RunStore(tmp_path / "run")
     start_bare_run(store, tmp_path / "p.npz", "accuracy", [(name, {}) for name in COMBINERS])
+    spread = np.sqrt(1 / 3 * 2 / 3 / 240)
     for row in compare(store, combine(store)).to_records():
-        if row["kind"] == "ensemble":
-            assert row["cv_low"] <= 1 / 3 <= row["cv_high"], row["name"]
+        if row["kind"] == "ensemble":  # one in 1,000 is further off by chance, and there are many
+            assert abs(row["cv"] - 1 / 3) <= 3.3 * spread, row["name"]
 
 
 def test_tables_are_copied_beside_a_report(store: RunStore, tmp_path: Path) -> None:
@@ -174,3 +175,21 @@ def test_tables_are_copied_beside_a_report(store: RunStore, tmp_path: Path) -> N
     board = compare(store)
     comparison.copy_tables(store, board, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "leaderboard.json").read_text()) == json.loads(board.to_json())
+
+
+def test_the_best_ensemble_within_a_limit_is_a_row_and_a_limit_that_nothing_meets_is_told(store: RunStore) -> None:
+    members = store.predictions().members
+    costs = {name: {"latency_ms": 10.0 * (i + 1), "weights_bytes": 1000} for i, name in enumerate(members)}
+    store.update_manifest(costs=costs, limits={"max_latency_ms": 10, "max_members": 2, "max_bytes": 10})
+    combine(store)
+    board = compare(store)
+    rows = {row["name"]: row for row in board.to_records()}
+    assert rows["max-10ms"]["members"] == [members[0]]
+    assert rows["max-10ms"]["latency_ms"] == 10
+    assert 1 <= len(rows["max-2members"]["members"]) <= 2
+    assert [f["name"] for f in board.failed] == ["max-1e-05MB"]
+    assert "no member costs 10 or less" in board.failed[0]["reason"]
+    assert read_leaderboard(store).failed == board.failed
+    store.update_manifest(limits={})
+    combine(store)
+    assert {row["name"] for row in compare(store).to_records()} == rows.keys() - {"max-10ms", "max-2members"}

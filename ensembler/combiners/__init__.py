@@ -17,15 +17,23 @@ from .base import Combiner
 from .boosting import Boosting
 from .calibrated import Calibrated
 from .composite import inner_arrays
+from .convex import Convex
 from .greedy import Greedy
 from .mean import Geometric, Mean
+from .median import Median
+from .rank import Rank
 from .samme import Samme
 from .stacking import Stacking
 from .thresholds import Thresholds
+from .vote import Vote
 
 COMBINERS: dict[str, type[Combiner]] = {
     "mean": Mean,
     "geometric": Geometric,
+    "rank": Rank,
+    "median": Median,
+    "vote": Vote,
+    "convex": Convex,
     "greedy": Greedy,
     "bagging": Bagging,
     "boosting": Boosting,
@@ -48,8 +56,8 @@ def make_combiner(key: str, **params: Any) -> Combiner:
     Raises:
         CombinerError: an unknown key or hyperparameter, naming the nearest valid one; a value out of range.
 
-    >>> make_combiner("greedy", rounds=10)
-    Greedy(label='greedy', metric='log_loss', rounds=10)
+    >>> make_combiner("samme", rounds=10)
+    Samme(label='samme', rounds=10)
     """
     if key not in COMBINERS:
         raise CombinerError(f"unknown combiner {key!r}; {did_you_mean(str(key), COMBINERS)}")

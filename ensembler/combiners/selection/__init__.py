@@ -1,7 +1,7 @@
 """Forward selection with replacement (Caruana et al. 2004): the search behind `greedy` and `bagging`.
 
-`search.py` is the method. What makes it fast is beside it, a file a metric: a `Library` holds what all searches over the
-same rows share, and makes an `Objective`, which knows the loss of every ensemble that is one member away.
+`search.py` is the method. What makes it fast is beside it, a file a metric: a `Library` holds what all searches over
+the same rows share, and makes an `Objective`, which knows the loss of every ensemble that is one member away.
 """
 
 from .library import Library

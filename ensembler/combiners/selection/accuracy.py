@@ -12,18 +12,24 @@ from ..base import Floats, Labels, Proba
 from .objective import Members, Objective
 from .search import TIE
 
+Rows = NDArray[np.intp]
+
 #: Above the rounding of float32, and of probabilities that may be 1e-6 below 0: whatever is closer to a threshold is
 #: added up.
-_MARGIN = 1e-5
+_MARGIN = np.float32(1e-5)
+
+#: Up to so many classes, one pass a class is faster than a maximum a row.
+_FEW_CLASSES = 32
 
 
 class Accuracy(Objective):
     """Share of rows whose first choice is right.
 
-    With D the lead of the true class in the sum of the picks, over the best other class, a candidate that gives the true
-    class t, and leads by l (negative where it errs), makes of it at least D + l, and at most D + t. Most rows are decided
-    by that, which takes two comparisons for a candidate and row; rows on which all candidates agree are not even
-    compared. The others are added up, candidate by candidate, as long as they could still beat the best one.
+    Let D be the lead of the true class over its best rival in the sum of the picks. A candidate that is itself ahead of
+    its best rival by w (negative where it errs), and ahead of the sum's rival by b, makes of it at least D + w and at
+    most D + b. The two are the same where both have the same rival, and mostly of one sign where not; so two
+    comparisons decide nearly every candidate and row, and rows on which all candidates agree are not even compared. The
+    others are added up, candidate by candidate, as long as they could still beat the best one.
 
     Args:
         true: see `Objective`.
@@ -39,28 +45,32 @@ class Accuracy(Objective):
         leads: NDArray[np.float32],
         slabs: Sequence[Proba],
         labels: Labels,
-        rows: NDArray[np.intp] | None,
+        rows: Rows | None,
     ) -> None:
         super().__init__(true)
         self._slabs = slabs
         self._samples = np.arange(len(labels)) if rows is None else rows
         self._labels = labels[self._samples]
-        self._worst, self._best = leads, true.astype(np.float32)
-        self._least, self._most = self._worst.min(axis=0) - _MARGIN, self._best.max(axis=0) + _MARGIN
+        self._worst = leads
+        self._least, self._most = leads.min(axis=0) - _MARGIN, true.max(axis=0) + _MARGIN
         self._sum = np.zeros((len(self._labels), slabs[0].shape[1]))
         self._lead = np.zeros(len(self._labels))
+        self._rival = np.full(len(self._labels), -1)
+        #: How far each candidate puts the true class ahead of the class in `_against`, by row.
+        self._best = leads.copy()
+        self._against = self._rival
 
     def add(self, member: int) -> None:
         """See `Objective`."""
         super().add(member)
-        self._sum += self._slabs[member][self._samples]
-        self._lead = lead(self._sum, self._labels)
+        self._sum += self._slabs[member].take(self._samples, axis=0)
+        self._lead, self._rival = lead_and_rival(self._sum, self._labels)
 
     def remove(self, member: int) -> None:
         """See `Objective`."""
         super().remove(member)
-        self._sum -= self._slabs[member][self._samples]
-        self._lead = lead(self._sum, self._labels)
+        self._sum -= self._slabs[member].take(self._samples, axis=0)
+        self._lead, self._rival = lead_and_rival(self._sum, self._labels)
 
     def losses(self, members: Members, step: int) -> Floats:
         """See `Objective`."""
@@ -71,13 +81,12 @@ class Accuracy(Objective):
     def after_adding(self) -> Floats:
         """See `Objective`."""
         needed = -self._lead
-        doubtful = np.flatnonzero((needed >= self._least) & (needed <= self._most))
-        # Without picks a member's own lead is all there is.
-        worst = self._worst.take(doubtful, axis=1)
-        best = self._best.take(doubtful, axis=1) if self.size else worst
-        thresholds = needed[doubtful].astype(np.float32)
-        sure = worst > thresholds + np.float32(_MARGIN)
-        doubt = (best >= thresholds - np.float32(_MARGIN)) & ~sure
+        rows = np.flatnonzero((needed >= self._least) & (needed <= self._most))
+        self._update_best(rows)
+        thresholds = needed[rows].astype(np.float32)
+        sure = self._worst.take(rows, axis=1) > thresholds + _MARGIN
+        doubt = self._best.take(rows, axis=1) >= thresholds - _MARGIN
+        doubt &= ~sure
         least = np.count_nonzero(needed < self._least) + np.count_nonzero(sure, axis=1)
         most = least + np.count_nonzero(doubt, axis=1)
 
@@ -87,21 +96,51 @@ class Accuracy(Objective):
         for member in np.argsort(-most, kind="stable"):
             if most[member] < top - slack:
                 break
-            hits[member] = least[member] + self._hits(member, doubtful[doubt[member]], 1)
+            hits[member] = least[member] + self._hits(member, rows[np.flatnonzero(doubt[member])], 1)
             top = max(top, hits[member])
         return np.asarray(-hits / len(self._labels))
 
-    def _hits(self, member: int, rows: NDArray[np.intp], step: int) -> int:
+    def _update_best(self, rows: Rows) -> None:
+        """Makes `_best` that of today's rivals, on the rows that are looked at. Without picks there is no rival."""
+        changed = rows[self._rival[rows] != self._against[rows]]
+        if len(changed):
+            self._against = self._against.copy()
+            self._against[changed] = self._rival[changed]
+            index = self._samples[changed] * self._sum.shape[1] + self._rival[changed]
+            for best, true, slab in zip(self._best, self._true, self._slabs, strict=True):
+                best[changed] = true.take(changed) - slab.reshape(-1).take(index)
+
+    def _hits(self, member: int, rows: Rows, step: int) -> int:
         """How many of some rows are right with one pick of a member more or less."""
-        change = self._slabs[member][self._samples[rows]]
-        sums = self._sum[rows] + change if step > 0 else self._sum[rows] - change
-        return int(np.count_nonzero(sums.argmax(axis=1) == self._labels[rows]))
+        sums = self._sum.take(rows, axis=0)
+        change = self._slabs[member].take(self._samples.take(rows), axis=0)
+        sums = np.add(sums, change, out=sums) if step > 0 else np.subtract(sums, change, out=sums)
+        return int(np.count_nonzero(sums.argmax(axis=1) == self._labels.take(rows)))
 
 
 def lead(values: NDArray[Any], labels: Labels) -> NDArray[Any]:
-    """By how much the value of each row's own class is above the best other one: (rows, classes) -> (rows,)."""
-    rows = np.arange(len(labels))
-    own = values[rows, labels]
-    others = values.copy()
-    others[rows, labels] = -np.inf
-    return np.asarray(own - others.max(axis=1))
+    """By how much each row's own class is ahead of its best rival: (rows, classes) -> (rows,)."""
+    own, others = _apart(values, labels)
+    if values.shape[1] > _FEW_CLASSES:
+        return np.asarray(own - others.max(axis=1))
+    best = others[:, 0].copy()
+    for column in others.T[1:]:
+        np.maximum(best, column, out=best)
+    return np.asarray(own - best)
+
+
+def lead_and_rival(values: NDArray[Any], labels: Labels) -> tuple[NDArray[Any], Rows]:
+    """`lead`, and the rival: the best other class of each row."""
+    own, others = _apart(values, labels)
+    rival = others.argmax(axis=1)
+    return own - others.reshape(-1).take(np.arange(len(labels)) * values.shape[1] + rival), rival
+
+
+def _apart(values: NDArray[Any], labels: Labels) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The values of each row's own class, and a copy of all of them without these (-inf)."""
+    own = np.arange(len(labels)) * values.shape[1] + labels
+    others = np.array(values, order="C")
+    flat = others.reshape(-1)
+    found = flat.take(own)
+    flat[own] = -np.inf
+    return found, others

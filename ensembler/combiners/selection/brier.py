@@ -47,9 +47,7 @@ class Brier(Objective):
         """See `Objective`."""
         size = self.size + step
         with_all = self._products @ self._picks
-        squares = (
-            self._picks @ with_all + 2 * step * with_all[members] + self._products.diagonal()[members]
-        )
+        squares = self._picks @ with_all + 2 * step * with_all[members] + self._products.diagonal()[members]
         hits = self._picks @ self._true_means + step * self._true_means[members]
         return np.asarray(self._scale * (squares / size**2 - 2 * hits / size + 1))
 

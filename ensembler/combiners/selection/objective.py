@@ -79,7 +79,7 @@ class Objective(ABC):
                 combine(self._total, self._true[member], out=row)
             np.clip(sums, PROBA_EPS * size, (1 - PROBA_EPS) * size, out=sums)
             products = sums[:, :whole].reshape(len(part), _FACTORS, -1).prod(axis=1)
-            log_sums[start : start + height] = (
-                np.log(products).sum(axis=1) + np.log(sums[:, whole:]).sum(axis=1)
+            log_sums[start : start + height] = np.log(products).sum(axis=1) + np.log(sums[:, whole:]).sum(
+                axis=1
             )
         return np.asarray(np.log(size) - log_sums / n_rows)

@@ -101,7 +101,9 @@ def _ranking(objective: Objective) -> Members:
     """Members from the best to the worst by themselves."""
     everybody = np.arange(objective.n_members)
     losses = _without_nan(objective.losses(everybody, 1)).round(DECIMALS)
-    return np.lexsort((everybody, objective.log_losses(everybody, 1).round(-int(np.log10(_ROUNDING))), losses))
+    return np.lexsort(
+        (everybody, objective.log_losses(everybody, 1).round(-int(np.log10(_ROUNDING))), losses)
+    )
 
 
 def _without_nan(losses: Floats) -> Floats:

@@ -22,13 +22,18 @@ def equals(n_members, n_samples, seed, share=0.7):
 def test_equals_a_loop_over_resamples(library, name):
     predictions, metric = library(n_members=4, signal=0.5), METRICS[name]
     found = bias_corrected(predictions, metric, n_boot=40, seed=5)
-    scores, winners = [], []
+    inside, outside, winners = [], [], []
     for column in bootstrap_weights(240, 40, seed=5).T:
-        inside = [metric(predictions.labels, slab, column) for slab in predictions.proba]
-        winners.append(int(np.argmax(inside)))
-        scores.append(metric(predictions.labels, predictions.proba[winners[-1]], column == 0))
-    assert found.estimate == pytest.approx(np.mean(scores))
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])))
+        scores = [metric(predictions.labels, slab, column) for slab in predictions.proba]
+        winners.append(int(np.argmax(scores)))
+        inside.append(max(scores))
+        outside.append(metric(predictions.labels, predictions.proba[winners[-1]], column == 0))
+    whole = np.array([metric(predictions.labels, slab) for slab in predictions.proba])
+    assert found.left_out == pytest.approx(np.mean(outside))
+    assert found.less_optimism == pytest.approx(whole.max() - np.mean(inside - whole[winners]))
+    assert found.estimate == pytest.approx((found.left_out + found.less_optimism) / 2)
+    ends = np.quantile(outside, [0.025, 0.975]) + found.estimate - found.left_out
+    assert (found.low, found.high) == pytest.approx((ends[0], min(ends[1], 1)))
     expected = np.bincount(winners, minlength=4) / 40
     assert [found.chosen.get(name, 0) for name in predictions.members] == pytest.approx(expected)
 
@@ -51,7 +56,8 @@ def test_removes_the_luck_of_the_best_of_many_equals():
     naive = np.mean([f.naive for f in found]) - 0.7
     corrected = np.mean([f.estimate for f in found]) - 0.7
     assert naive > 0.07
-    assert abs(corrected) < naive / 5
+    assert abs(corrected) < naive / 3
+    assert abs(np.mean([f.left_out for f in found]) - 0.7) < naive / 10
 
 
 def test_leaves_alone_a_winner_that_was_never_in_doubt():

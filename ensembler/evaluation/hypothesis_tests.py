@@ -264,12 +264,13 @@ def _ranks(losses: Floats) -> Floats:
 
 def _friedman(ranks: Floats) -> float:
     n_rows, n_blocks = ranks.shape
-    # Var of the ranks of a block; with ties it is smaller, which is the usual correction.
+    # Variance of the ranks of a block; with ties it is smaller, which is the usual correction.
     spread = float(((ranks - (n_rows + 1) / 2) ** 2).sum()) / (n_rows - 1)
     if spread <= ROUNDING:
         return 0.0
     deviations = ranks.sum(axis=1) - n_blocks * (n_rows + 1) / 2
-    return float((deviations**2).sum()) / spread
+    statistic: float = float((deviations**2).sum()) / spread
+    return statistic
 
 
 def _cliques(names: tuple[str, ...], ranks: Floats, difference: float) -> tuple[tuple[str, ...], ...]:

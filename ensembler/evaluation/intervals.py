@@ -2,19 +2,19 @@
 
 The percentile bootstrap covers too little there: a log loss over 50 rows has a long right tail, and the resamples
 of a sample that happens to lack the tail lack it too. Here the bootstrap gives the standard error and the
-skewness of a score, and two t-statistics give the rest: Student's, and one from which the skewness is removed
-(Hall 1992, "On the removal of skewness by transformation"). With T = (estimate - truth) / error and k the skewness
-of the score,
+skewness of a score, and a t-statistic from which the skewness is removed gives the rest (Hall 1992, "On the removal of
+skewness by transformation"). With T = (estimate - truth) / error and k the skewness of the score,
 
     g(T) = T + k / 6 + k T^2 / 3 + k^2 T^3 / 27
 
-is close to Student's t with one degree of freedom less than there are independent units, where the losses have one
-tail. Where they have two, as differences do, the skewness of a sample is that of its few largest values, and g would
-bring in an end that should have stayed. So skewness may move an end out, never in: each end is the further one of the
-two statistics', and the p-value the larger one. `reports/statistics.md` has what that covers.
+is close to Student's t with one degree of freedom less than there are independent units. Hall has the normal
+distribution, and the skewness of the rows divided by the root of their number; the bootstrap's own skewness is the same
+number for a mean, and exists for every metric.
 
-Hall has the normal distribution, and the skewness of the rows divided by the root of their number; the bootstrap's own
-skewness is the same number for a mean, and exists for every metric.
+That holds for a score, whose losses have one tail. Differences have two, and the skewness of a sample of them is that
+of its few largest values: g would bring in an end that should have stayed. So for a difference skewness may move an end
+out, never in: each end is the further one of g's and of plain T's, and the p-value the larger one.
+`reports/statistics.md` has what all this covers.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def bootstrap_moments(samples: ArrayLike) -> Moments:
 def score_interval(
     estimate: ArrayLike, samples: ArrayLike, n_units: int, level: float = 0.95
 ) -> tuple[Floats, Floats]:
-    """Interval of a score, or of a difference of two.
+    """Interval of a score.
 
     Args:
         estimate: (...), on the data themselves.
@@ -81,13 +81,23 @@ def score_interval(
     """
     centre, moments = np.asarray(estimate, np.float64), bootstrap_moments(samples)
     reach = t_quantile(n_units, level)
+    below, above = _g_inverse(reach, moments.skew), -_g_inverse(-reach, moments.skew)
+    return centre - moments.error * below, centre + moments.error * above
+
+
+def difference_interval(
+    delta: ArrayLike, samples: ArrayLike, n_units: int, level: float = 0.95
+) -> tuple[Floats, Floats]:
+    """Interval of a difference of two scores; arguments and result as for `score_interval`."""
+    centre, moments = np.asarray(delta, np.float64), bootstrap_moments(samples)
+    reach = t_quantile(n_units, level)
     below = np.maximum(reach, _g_inverse(reach, moments.skew))
     above = np.maximum(reach, -_g_inverse(-reach, moments.skew))
     return centre - moments.error * below, centre + moments.error * above
 
 
 def p_value(delta: ArrayLike, samples: ArrayLike, n_units: int) -> Floats:
-    """Two-sided p-value of a difference: 1 - the level at which its `score_interval` begins to include zero.
+    """Two-sided p-value of a difference: 1 - the level at which its interval begins to include zero.
 
     Args:
         delta: (...), the observed difference.

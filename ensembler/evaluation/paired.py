@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import PredictionsError
 from ..metrics import Metric
 from ..predictions import Predictions
-from .intervals import p_value, proportion_interval, score_interval
+from .intervals import difference_interval, p_value, proportion_interval, score_interval
 from .significance import bootstrap_scores, bootstrap_weights, holm, weighted_means
 
 Floats = NDArray[np.float64]
@@ -99,7 +99,7 @@ class Resampled:
         for start in range(0, len(delta), step):
             part = slice(start, start + step)
             samples = self.metric.improvement(self.samples[first[part]], self.samples[second[part]])
-            low[part], high[part] = score_interval(delta[part], samples, self.n_units, level)
+            low[part], high[part] = difference_interval(delta[part], samples, self.n_units, level)
             p[part] = p_value(delta[part], samples, self.n_units)
         columns = zip(delta, low, high, p, holm(p), strict=True)
         return [

@@ -114,30 +114,6 @@ def includes_zero(low: float, high: float) -> bool:
     return low <= ROUNDING and high >= -ROUNDING
 
 
-def paired_p_value(delta: float, delta_boot: ArrayLike) -> float:
-    """Two-sided p-value of a difference, from its bootstrap standard error and the normal distribution.
-
-    The share of resamples beyond zero would do without the normal distribution, but cannot go below 1 /
-    n_boot: after a correction for many rows nothing could be significant. It is for many rows;
-    `intervals.p_value` is for any number.
-
-    Args:
-        delta: the observed difference.
-        delta_boot: (n_boot,) the difference in each resample; NaN is left out.
-
-    Returns:
-        In [0, 1]. Where nothing varies: 1 without a difference, else 0.
-    """
-    values = np.asarray(delta_boot, np.float64)
-    defined = values[~np.isnan(values)]
-    if abs(delta) <= ROUNDING:
-        return 1.0
-    error = float(defined.std(ddof=1)) if defined.size > 1 else math.inf
-    if error <= ROUNDING:
-        return 0.0
-    return math.erfc(abs(delta) / error / math.sqrt(2))
-
-
 def holm(p_values: ArrayLike) -> Floats:
     """P-values corrected for their number (Holm 1979): the chance of any false discovery stays at the level.
 

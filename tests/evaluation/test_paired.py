@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ensembler.errors import PredictionsError
-from ensembler.evaluation.intervals import p_value, score_interval
+from ensembler.evaluation.intervals import difference_interval, p_value
 from ensembler.evaluation.paired import resample
 from ensembler.evaluation.significance import bootstrap_scores, bootstrap_weights, holm
 from ensembler.metrics import METRICS
@@ -39,7 +39,7 @@ def test_every_pair_once_with_its_own_interval_and_all_corrected_together(librar
         a, b = predictions.index(pair.first), predictions.index(pair.second)
         samples = metric.improvement(found.samples[a], found.samples[b])
         assert pair.delta == metric.improvement(found.scores[a], found.scores[b]) >= 0
-        assert (pair.low, pair.high) == score_interval(pair.delta, samples, 240)
+        assert (pair.low, pair.high) == difference_interval(pair.delta, samples, 240)
         assert pair.p_value == p_value(pair.delta, samples, 240)
     np.testing.assert_array_equal([p.corrected for p in pairs], holm([p.p_value for p in pairs]))
 

@@ -8,7 +8,6 @@ from ensembler.evaluation.significance import (
     holm,
     includes_zero,
     interval,
-    paired_p_value,
     weighted_means,
 )
 from ensembler.metrics import METRICS
@@ -56,27 +55,6 @@ def test_intervals_cover_the_truth():
     ends = np.array([interval(row) for row in resampled])
     covered = (ends[:, 0] <= 0.7) & (ends[:, 1] >= 0.7)
     assert 0.91 <= covered.mean() <= 0.98
-
-
-def test_p_values_are_uniform_where_there_is_no_difference():
-    rng = np.random.default_rng(0)
-    weights = bootstrap_weights(200, 400, seed=1).astype(np.float64)
-    differences = rng.normal(size=(300, 200))
-    resampled = differences @ weights / weights.sum(axis=0)
-    p_values = np.array(
-        [paired_p_value(d.mean(), boot) for d, boot in zip(differences, resampled, strict=True)]
-    )
-    assert 0.02 <= (p_values < 0.05).mean() <= 0.08
-    assert 0.4 <= (p_values < 0.5).mean() <= 0.6
-
-
-def test_p_value_known_answers():
-    spread = np.array([-1.0, 1.0] * 500) / 1.0005003753127737  # standard deviation 1
-    assert paired_p_value(1.959964, spread) == pytest.approx(0.05, abs=1e-4)
-    assert paired_p_value(-1.959964, spread) == pytest.approx(0.05, abs=1e-4)
-    assert paired_p_value(0.0, np.zeros(10)) == 1
-    assert paired_p_value(0.2, np.full(10, 0.2)) == 0
-    assert paired_p_value(1.959964, np.append(spread, np.nan)) == pytest.approx(0.05, abs=1e-4)
 
 
 def test_interval_is_the_percentiles_of_what_is_defined():

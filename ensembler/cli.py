@@ -172,9 +172,9 @@ def _combine(args: argparse.Namespace) -> None:
     if args.predictions is None:
         store = RunStore(args.run_dir).require()
     else:
-        get_metric(args.metric or "log_loss")
+        metric = get_metric(args.metric or "log_loss")
         store = RunStore(args.run or Path("runs") / args.predictions.stem)
-        start_bare_run(store, args.predictions, args.metric or "log_loss")
+        start_bare_run(store, args.predictions, metric.name)
     with store.lock(), store.stage("combine"):
         board = compare(store, combine(store))
     _show(board)
@@ -252,6 +252,8 @@ def _list(args: argparse.Namespace) -> None:
         }
         names = fnmatch.filter(tables[args.kind], args.pattern)
     print("\n".join(names))
+    if args.kind == "metrics" and args.pattern == "*":
+        print("or cost:[[0,1],[5,0]], with a row a true class and a column a predicted one", file=sys.stderr)
 
 
 def _list_costs(kind: str, pattern: str) -> None:

@@ -39,9 +39,11 @@ def start_bare_run(
 
     Raises:
         PredictionsError: naming the file and what is wrong in it; nothing is written then.
+        ConfigError: an unknown metric, or costs of other classes; nothing is written then.
         RunMismatchError: the run holds other predictions.
     """
     oof, test = Predictions.load(source)
+    get_metric(metric).require_classes(oof.classes)
     fingerprint = _fingerprint(oof)
     with store.lock():
         store.claim({"predictions": fingerprint})

@@ -45,6 +45,22 @@ def _named(value: Any) -> Any:
     raise ValueError("expected a name, or a name with its options as {name: {option: value}}")
 
 
+def _metric_name(value: Any) -> Any:
+    """`{cost: matrix}` to the name of that metric, which is the same for equal matrices; a name as it is."""
+    from .metrics import cost_name, get_metric
+
+    try:
+        if isinstance(value, str) and value.startswith("cost:"):
+            return get_metric(value).name
+        if isinstance(value, Mapping):
+            if list(value) != ["cost"]:
+                raise ValueError("expected a name, or what mistakes cost as {cost: [[0, 1], [5, 0]]}")
+            return cost_name(value["cost"])
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
 class DataSettings(_Settings):
     """Where the images are and how they are read.
 
@@ -185,7 +201,7 @@ class Config(_Settings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     data: DataSettings
     folds: FoldSettings = FoldSettings()
-    metric: str = "log_loss"
+    metric: Annotated[str, BeforeValidator(_metric_name)] = "log_loss"
     backbones: Annotated[list[Annotated[BackboneSettings, Named]], Field(min_length=1)]
     accept_licenses: list[str] = []
     strategies: Annotated[list[str], Field(min_length=1)] = ["lp-ft"]
@@ -261,7 +277,7 @@ class Config(_Settings):
         """Names that live in a table: combiners, metrics, strategies, hyperparameters, the space."""
         from .combiners import COMBINERS, make_combiner
         from .errors import CombinerError
-        from .metrics import METRICS
+        from .metrics import get_metric
         from .training.strategies import STRATEGIES
 
         def fail(loc: tuple[Any, ...], message: str) -> None:
@@ -271,7 +287,10 @@ class Config(_Settings):
             if name not in valid:
                 fail(loc, f"unknown {kind} {name!r}; {did_you_mean(name, valid)}")
 
-        known(("metric",), "metric", self.metric, list(METRICS))
+        try:
+            get_metric(self.metric)
+        except ConfigError as error:
+            fail(("metric",), str(error))
         for i, strategy in enumerate(self.strategies):
             known(("strategies", i), "strategy", strategy, list(STRATEGIES))
         seen: set[str] = set()

@@ -305,10 +305,15 @@ class Experiment:
 
     def _prepare(self, backbones: Sequence[ReadyBackbone]) -> tuple[DecodedImages, Folds]:
         """Images decoded, folds made, weights tried; only then is anything of the run written."""
+        from .metrics import get_metric
         from .training.backbone import create
 
         images = self.images()
         table = images.table
+        try:
+            get_metric(self.config.metric).require_classes(table.classes)
+        except ConfigError as error:
+            raise ConfigError(f"{self.config.file} metric: {error}") from error
         settings = self.config.folds
         folds = make_folds(
             table.oof.labels,

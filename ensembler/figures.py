@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from .evaluation.calibration import reliability
 from .evaluation.leaderboard import Leaderboard
 from .evaluation.paired import resample
-from .metrics import ECE_BINS, Metric
+from .metrics import ECE_BINS, Metric, get_metric
 from .predictions import Predictions
 
 if TYPE_CHECKING:
@@ -337,9 +337,9 @@ def _text(value: object) -> str:
     return html.escape(str(value), quote=False)
 
 
-def _title(metric: object) -> str:
-    words = str(metric).replace("_", " ")
-    return words.upper() if words == "ece" else words[:1].upper() + words[1:]
+def _title(metric: str) -> str:
+    words = get_metric(metric).title
+    return words[:1].upper() + words[1:]
 
 
 def _categories(figure: go.Figure, **axes: Sequence[str]) -> None:

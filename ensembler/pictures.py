@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .figures import KIND_COLOURS, KIND_SYMBOLS, PALETTE
+from .metrics import get_metric
 
 Kind = Literal["png", "svg"]
 
@@ -77,9 +78,7 @@ def leaderboard_picture(frame: pd.DataFrame, kind: Kind = "png") -> bytes:
                     color=KIND_COLOURS[row_kind], lw=1.2, label=label,
                 )  # fmt: skip
         panel.set_yticks(heights, [_text(name) for name in shown["name"]])
-        panel.set_xlabel(
-            f"{_text(str(shown['metric'].iloc[0]).replace('_', ' '))}, out of fold, 95 % interval"
-        )
+        panel.set_xlabel(f"{_text(get_metric(shown['metric'].iloc[0]).title)}, out of fold, 95 % interval")
         panel.grid(axis="x", lw=0.4, alpha=0.5)
         panel.legend(frameon=False, fontsize=7)
     return stream.getvalue()

@@ -18,7 +18,7 @@ def test_the_report_shows_what_fine_tuning_gained_and_the_recipes(finished_run: 
     gains = text.split("What fine-tuning gained", 1)[1].split("##", 1)[0]
     for candidate in tuned:
         assert f"| {candidate.name} |" in gains
-    for title in ("accuracy", "macro precision", "macro recall", "macro f1", "log loss"):
+    for title in ("accuracy", "macro precision", "macro recall", "macro F1", "log loss"):
         assert f"gain in {title}" in gains
     sure = text.split("## How sure it is", 1)[1].split("##", 1)[0]
     for question in ("BBC-CV", "McNemar", "corrected resampled t-test", "Average rank over 2 folds"):

@@ -16,10 +16,10 @@ import pandas as pd
 import streamlit as st
 
 from ..comparison import read_groups
-from ..errors import StoreError
+from ..errors import ConfigError, StoreError
 from ..evaluation.leaderboard import Leaderboard
 from ..figures import difference_frame
-from ..metrics import METRICS, get_metric
+from ..metrics import get_metric
 from ..predictions import Predictions
 from ..store import RunStore, find_runs
 
@@ -153,8 +153,11 @@ def _results(path: str, stamp: Stamp) -> tuple[dict[str, Any], Leaderboard]:  # 
         board = compare(store)
     else:
         board = Leaderboard.from_records(records, failed=manifest.get("failed", []))
-    if not board.frame["metric"].isin(METRICS.keys()).all():
-        raise ValueError("the leaderboard has rows of an unknown metric")
+    try:
+        for name in board.frame["metric"].unique():
+            get_metric(name)
+    except ConfigError as error:
+        raise ValueError("the leaderboard has rows of an unknown metric") from error
     if not board.verdict.sentence or board.frame["cv"].isna().any():
         raise ValueError("the leaderboard has rows without a score")
     return manifest, board

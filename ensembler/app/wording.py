@@ -63,7 +63,7 @@ def metric_name(name: str) -> str:
     >>> metric_name("balanced_accuracy")
     'balanced accuracy'
     """
-    return name.upper() if name == "ece" else name.replace("_", " ")
+    return get_metric(name).title
 
 
 def capital(text: str) -> str:

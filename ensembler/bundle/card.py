@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..metrics import get_metric
 from ..training.licences import forbids_commercial_use
 
 #: Characters that Markdown could read as more than themselves, as far as names may hold them.
@@ -38,7 +39,7 @@ def model_card(
         "tags: [image-classification, ensemble, timm]",
         "---",
     ]
-    metric = str(row["metric"])
+    metric = get_metric(row["metric"]).title
     scores = [
         f"| {metric}, out of fold | {_number(row['cv'])} | {_interval(row['cv_low'], row['cv_high'])} |"
     ]

@@ -65,7 +65,7 @@ def overfitting(fit: CrossFit, reference: Predictions, metric: Metric) -> Overfi
         in_sample_gain=in_sample,
         cross_fitted_gain=honest,
         overfits=overfits,
-        sentence=_sentence(fit.name, name, metric.name.replace("_", " "), in_sample, honest, overfits),
+        sentence=_sentence(fit.name, name, metric.title, in_sample, honest, overfits),
     )
 
 

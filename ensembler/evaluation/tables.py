@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
+from ..metrics import get_metric
+
 Record = Mapping[str, Any]
 
 
@@ -48,7 +50,7 @@ def _in_units(key: str, unit: float, digits: int) -> Callable[[Record], str]:
 
 def _columns(records: Sequence[Record]) -> list[_Column]:
     """What a reader needs most comes first."""
-    metric = str(records[0]["metric"]).replace("_", " ") if records else "score"
+    metric = get_metric(records[0]["metric"]).title if records else "score"
     columns = [
         _Column("name", lambda r: str(r["name"]), numeric=False),
         _Column(metric, _range("cv", "cv_low", "cv_high")),

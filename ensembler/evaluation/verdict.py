@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..metrics import get_metric
+
 #: A difference is shown when its 95 % interval excludes zero and its corrected p-value is at most this.
 SIGNIFICANCE = 0.05
 
@@ -136,7 +138,7 @@ def _p_text(p_value: float | None) -> str:
 
 
 def _metric(record: Mapping[str, Any]) -> str:
-    return str(record["metric"]).replace("_", " ")
+    return get_metric(record["metric"]).title
 
 
 def _count(failed: Sequence[str]) -> str:

@@ -71,8 +71,8 @@ def members_section(
         f"{words(field.name)} {number(getattr(found, field.name), 3)}" for field in fields(Diversity)
     )
     text = (
-        f"Means over all pairs of single models: {measures}. The members' Brier score is {split.members:.4f} on average; "
-        f"that they differ takes {split.ambiguity:.4f} off it when they are averaged."
+        f"Means over all pairs of single models: {measures}. The members' Brier score is {split.members:.4f} on "
+        f"average; that they differ takes {split.ambiguity:.4f} off it when they are averaged."
     )
     if not 2 <= predictions.n_members <= MAX_MEMBERS:
         return text
@@ -86,7 +86,7 @@ def members_section(
     ]
     head = ["member", "alone", "lost without it", "Shapley value"]
     return (
-        f"{text}\n\nWhat each adds to the mean of all, in {metric.name.replace('_', ' ')}, positive is an improvement: by "
+        f"{text}\n\nWhat each adds to the mean of all, in {metric.title}, positive is an improvement: by "
         f"itself on knowing the class frequencies alone ({shares.empty:.4f}); what the mean of all ({shares.full:.4f}) "
         f"loses without it; and on average over {shares.n_orders} orders in which the mean can be built.\n\n"
         f"{table(head, rows)}\n\nOne more such member would be expected to bring the mean of all "
@@ -102,7 +102,13 @@ def labels_section(
     if not issues:
         return "No label is suspected by the single models together (confident learning, out of fold)."
     rows = [
-        [i.sample_id, i.label, i.suggested, f"{i.self_confidence:.3f}", f"{i.votes} of {predictions.n_members}"]
+        [
+            i.sample_id,
+            i.label,
+            i.suggested,
+            f"{i.self_confidence:.3f}",
+            f"{i.votes} of {predictions.n_members}",
+        ]
         for i in issues[:MAX_SUSPECTS]
     ]
     shown = "" if len(issues) <= MAX_SUSPECTS else f"; the {MAX_SUSPECTS} most suspect"
@@ -167,7 +173,7 @@ def _tests(everyone: Predictions, metric: Metric, ensemble: str, single: str) ->
         rows.append(
             [
                 "corrected resampled t-test",
-                f"do their folds differ in {words(metric.name)}?",
+                f"do their folds differ in {metric.title}?",
                 signed(folds.delta, folds.low, folds.high),
                 p_value(folds.p_value),
             ]
@@ -189,7 +195,7 @@ def _ranks(everyone: Predictions, metric: Metric) -> str:
     ranks = ", ".join(f"{name} {rank:.1f}" for name, rank in zip(found.names, found.ranks, strict=True))
     same = "; ".join(" = ".join(clique) for clique in found.cliques)
     return (
-        f"Average rank over {found.n_blocks} folds: {ranks}. Ranks closer than {found.difference:.1f} (Nemenyi, 5 %) are "
-        f"not shown to differ{': ' + same if same else ''}. Folds share training images, so this describes rather than "
-        "proves."
+        f"Average rank over {found.n_blocks} folds: {ranks}. Ranks closer than {found.difference:.1f} (Nemenyi, 5 %) "
+        f"are not shown to differ{': ' + same if same else ''}. Folds share training images, so this describes "
+        "rather than proves."
     )

@@ -10,7 +10,7 @@ from ..evaluation.transfer import TRANSFER_METRICS, transfer_frame
 from ..metrics import METRICS, get_metric
 from ..predictions import Predictions
 from ..training.candidate import FROZEN_BODY
-from .markup import number, p_value, signed, table, words
+from .markup import number, p_value, signed, table
 
 
 def leaderboard_section(board: Leaderboard) -> str:
@@ -39,7 +39,7 @@ def leaderboard_section(board: Leaderboard) -> str:
                 number(r["train_s"], 0),
             ]
         )
-    metric = words(str(board.to_records()[0]["metric"]))
+    metric = get_metric(board.to_records()[0]["metric"]).title
     head = [
         "row",
         "kind",
@@ -91,7 +91,7 @@ def transfer_section(board: Leaderboard, predictions: Predictions) -> str:
         how = f"frozen ({r['strategy']})" if r["strategy"] in FROZEN_BODY else r["strategy"]
         rows.append([r["backbone"], start, how, r["name"], *scores, number(r["train_s"], 0)])
     head = ["backbone", "starts from", "strategy", "candidate"]
-    scored = table([*head, *(words(name) for name in TRANSFER_METRICS), "train s"], rows)
+    scored = table([*head, *(METRICS[name].title for name in TRANSFER_METRICS), "train s"], rows)
     return f"{scored}\n\n{_gains(predictions, before)}" if before else scored
 
 
@@ -106,7 +106,7 @@ def _gains(predictions: Predictions, before: Mapping[str, str | None]) -> str:
             for gain, low, high in part[["gain", "gain_low", "gain_high"]].to_numpy()
         ]
         rows.append([name, frozen or "none: its backbone was not screened", *cells])
-    head = ["after", "before (frozen)", *(f"gain in {words(name)}" for name in TRANSFER_METRICS)]
+    head = ["after", "before (frozen)", *(f"gain in {METRICS[name].title}" for name in TRANSFER_METRICS)]
     return (
         "What fine-tuning gained, on the same out-of-fold rows, with 95 % intervals of the paired bootstrap; a "
         f"positive gain is an improvement.\n\n{table(head, rows)}"

@@ -79,7 +79,7 @@ class Tally:
         if speed:
             parts.append(f"{speed:,.0f} images/s")
         if self.best:
-            parts.append(f"best {self.metric.name} {self.best[0]:.4f} ({self.best[1]})")
+            parts.append(f"best {self.metric.title} {self.best[0]:.4f} ({self.best[1]})")
         if self.failed:
             parts.append(f"{self.failed} failed")
         elapsed = time.monotonic() - self._began

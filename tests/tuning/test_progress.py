@@ -67,12 +67,12 @@ def test_plain_lines_tell_stage_score_best_speed_and_what_failed() -> None:
     lines = stream.getvalue().splitlines()
     assert lines[0] == "Searching recipes: 3 trials"
     assert lines[1].startswith(
-        f"  1/3 {name} fold 0 0.7500 in 1 min 05 s; 1 running, 250 images/s, best log_loss 0.7500"
+        f"  1/3 {name} fold 0 0.7500 in 1 min 05 s; 1 running, 250 images/s, best log loss 0.7500"
     )
     assert lines[2].startswith(f"  2/3 {name} fold 1 failed: loss is nan; 0 running")
     assert "1 failed" in lines[2]
     assert f"3/3 {name} fold 0 0.5000 stopped early in 3 s" in lines[3]
-    assert "best log_loss 0.5000" in lines[3]
+    assert "best log loss 0.5000" in lines[3]
     assert lines[4] == "Cross-validating: 1 trials"
     assert "failed" not in lines[5]
     assert "\x1b" not in stream.getvalue()

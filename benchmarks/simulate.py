@@ -12,10 +12,11 @@ its own seed, so lines can be run again one by one and in any order.
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -109,8 +110,9 @@ def predictions_of(proba: Proba, labels: Labels, n_folds: int = 5) -> Prediction
 # ---------------------------------------------------------------------- intervals
 
 
-def coverage(name: str, n: int, draws: int, group_size: int = 1, n_boot: int = 2000) -> Line:
+def coverage(name: str, n: int, draws: int, group_size: int = 1, n_boot: int | None = None) -> Line:
     """How often the intervals of two scores and of their difference contain the truth."""
+    n_boot = n_boot or (2000 if n <= 1000 else 1000)
     metric, sharpness = METRICS[name], (1.0, 1.5) if name == "log_loss" else (1.0, 1.0)
     truth = true_scores(sharpness, name)
     difference = float(metric.improvement(truth[0], truth[1])) if name == "log_loss" else 0.0
@@ -310,9 +312,11 @@ def simulations(scale: float) -> list[Callable[[], Line]]:
     work: list[Callable[[], Line]] = []
     work += [partial(coverage, name, n, of(2000)) for name in names for n in sizes]
     work += [partial(coverage, name, n, of(2000), 5) for name in names for n in (250, 1000, 5000)]
-    work += [partial(false_verdicts, name, n, of(2000)) for name in names for n in sizes]
+    work += [
+        partial(false_verdicts, name, n, of(1000 if n == 5000 else 2000)) for name in names for n in sizes
+    ]
     work += [partial(false_verdicts, name, 50, of(2000), 1, 1) for name in names]
-    work += [partial(vain_ensembles, name, n, of(500)) for name in names for n in (50, 200, 1000)]
+    work += [partial(vain_ensembles, name, n, of(300)) for name in names for n in (50, 200, 1000)]
     work += [
         partial(winners, m, n, spread, of(1000))
         for m in (5, 50)
@@ -323,13 +327,13 @@ def simulations(scale: float) -> list[Callable[[], Line]]:
     return work
 
 
-def report(lines: Sequence[Line], seconds: float, command: str) -> str:
+def report(lines: Sequence[Line], command: str) -> str:
     """Markdown, a table a promise."""
     broken = sum(not line.kept for line in lines)
     text = [
         "# Statistics by simulation",
         "",
-        f"`{command}` at commit `{commit()}`, {seconds / 60:.0f} min. "
+        f"`{command}` at commit `{commit()}`. "
         + (
             "Every promise is kept." if not broken else f"{broken} of {len(lines)} lines break their promise."
         ),
@@ -347,8 +351,33 @@ def report(lines: Sequence[Line], seconds: float, command: str) -> str:
     return "\n".join(text)
 
 
-def _call(work: Callable[[], Line]) -> Line:
-    return work()
+def _timed(work: Callable[[], Line]) -> tuple[Line, float]:
+    began = time.perf_counter()
+    return work(), time.perf_counter() - began
+
+
+def _finished(work: Sequence[Any], store: Path | None, jobs: int) -> Iterator[Line]:
+    """Every line, in order, as it is printed; those in `store` are taken from it, the others added to it."""
+    kept: dict[str, Any] = {}
+    if store and store.exists():
+        kept = dict(json.loads(row) for row in store.read_text(encoding="utf-8").splitlines())
+    names = [f"{one.func.__name__}{one.args}" for one in work]
+    missing = [one for one, name in zip(work, names, strict=True) if name not in kept]
+    with ProcessPoolExecutor(jobs) as pool:
+        fresh = pool.map(_timed, missing)
+        for name in names:
+            if name in kept:
+                line = Line(**kept[name])
+            else:
+                line, seconds = next(fresh)
+                shown = " | ".join(line.cells.values())
+                print(
+                    f"{seconds:6.0f} s  {line.table:10} {shown}{'' if line.kept else '  BROKEN'}", flush=True
+                )
+                if store:
+                    with store.open("a", encoding="utf-8") as stream:
+                        stream.write(json.dumps([name, asdict(line)]) + "\n")
+            yield line
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -358,24 +387,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true", help=f"into {REPORT.relative_to(ROOT)}")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--only", choices=TITLES, help="one promise")
+    parser.add_argument(
+        "--resume", type=Path, help="a file that keeps finished lines; what it holds is not run again"
+    )
     options: Any = parser.parse_args(argv)
-    began = time.perf_counter()
     work: list[Any] = simulations(0.05 if options.quick else 1.0)
     only = {"intervals": coverage, "winners": winners, "chance": chance}
     if options.only == "verdicts":
         work = [w for w in work if w.func in (false_verdicts, vain_ensembles)]
     elif options.only:
         work = [w for w in work if w.func is only[options.only]]
-    lines = []
-    with ProcessPoolExecutor(options.jobs) as pool:
-        for line in pool.map(_call, work):
-            lines.append(line)
-            print(
-                f"{time.perf_counter() - began:6.0f} s  {line.table:10} {'' if line.kept else 'BROKEN '}",
-                end="",
-            )
-            print(" | ".join(line.cells.values()), flush=True)
-    text = report(lines, time.perf_counter() - began, "python benchmarks/simulate.py --write")
+    lines = list(_finished(work, options.resume, options.jobs))
+    text = report(lines, "python benchmarks/simulate.py --write")
     if options.write:
         Path(REPORT).write_text(text, encoding="utf-8")
     if not all(line.kept for line in lines):

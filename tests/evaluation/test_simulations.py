@@ -56,7 +56,7 @@ def test_a_report_counts_what_is_broken(simulate):
         simulate.Line("winners", {"images": "100"}, True, (0.1,)),
         simulate.Line("winners", {"images": "200"}, False, (0.5,)),
     ]
-    text = simulate.report(lines, 90, "python benchmarks/simulate.py --write")
+    text = simulate.report(lines, "python benchmarks/simulate.py --write")
     assert "1 of 2 lines break their promise." in text
     assert "| 100 | yes |\n| 200 | **no** |" in text
-    assert "Every promise is kept." in simulate.report(lines[:1], 90, "command")
+    assert "Every promise is kept." in simulate.report(lines[:1], "command")

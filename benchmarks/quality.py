@@ -4,8 +4,9 @@
 
 The run: `ensembler run` with `budget` set, three backbones, `train` as its images and `validation` as its test split.
 The loop: one backbone on all the training images in memory, batches warped by one affine map, a head rate of 2e-2 and
-a body rate of 2e-3 on a one-cycle schedule, predictions averaged over mirror images, both cores, as many epochs as the
-minutes hold, but no more than `--most-epochs`: beyond 30 it only overfits. `--autogluon PYTHON` adds AutoGluon MultiModal in the same time, by an interpreter that has it.
+a body rate of 2e-3 on a one-cycle schedule, predictions averaged over mirror images, both cores, as many epochs as
+the minutes hold, but no more than `--most-epochs`: beyond 30 it only overfits. `--autogluon PYTHON` adds AutoGluon
+MultiModal in the same time, by an interpreter that has it.
 
 Lower log loss on the validation images wins.
 """

@@ -246,6 +246,10 @@ class Predictions:
             features=self.features,
         )
 
+    def with_fold(self, fold: NDArray[Any]) -> Predictions:
+        """The same out-of-fold rows under other numbers of folds (samples,)."""
+        return self._replace(fold=fold)
+
     @staticmethod
     def concat(parts: Sequence[Predictions]) -> Predictions:
         """Members of several values over the same samples, one after another.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ensembler.combiners import COMBINERS
+
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 TINY = ["--backbones", "test_resnet", "--repeats", "1", "--batches", "1", "--batch", "8", "--size", "32"]
 
@@ -41,6 +43,12 @@ def test_the_gpu_benchmark_says_where_there_is_none_and_runs_on_a_cpu_when_told(
 
 def test_reading_a_leaderboard_is_timed(tmp_path: Path) -> None:
     assert "\nbar 1.0 s: ok\n" in _run(tmp_path, "leaderboard", "--rows", "50", "--repeats", "1")
+
+
+def test_selection_and_the_stages_are_timed(tmp_path: Path) -> None:
+    text = _run(tmp_path, "combine", "--quick", "--parts", "autogluon", "stages")
+    assert "no --autogluon: nothing is measured beside it\n" in text
+    assert all(f"\n  {key} " in text for key in COMBINERS)
 
 
 def test_ratios_are_taken_within_a_round() -> None:

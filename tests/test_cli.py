@@ -301,7 +301,10 @@ def test_a_real_run_is_reported_exported_and_predicted(
     assert main(["leaderboard", str(finished_run.run), "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert all(set(row) >= KEYS for row in rows)
-    assert all(row["latency_ms"] > 0 and row["params"] > 0 and row["train_s"] > 0 and row["flops"] > 0 for row in rows)
+    assert all(
+        row["latency_ms"] > 0 and row["params"] > 0 and row["train_s"] > 0 and row["flops"] > 0
+        for row in rows
+    )
     assert main(["export", str(finished_run.run), "--ensemble", "mean"]) == 0
     captured = capsys.readouterr()
     assert captured.out == "bundles/small-mean\n"

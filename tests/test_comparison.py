@@ -177,7 +177,9 @@ def test_tables_are_copied_beside_a_report(store: RunStore, tmp_path: Path) -> N
     assert json.loads((tmp_path / "out" / "leaderboard.json").read_text()) == json.loads(board.to_json())
 
 
-def test_the_best_ensemble_within_a_limit_is_a_row_and_a_limit_that_nothing_meets_is_told(store: RunStore) -> None:
+def test_the_best_ensemble_within_a_limit_is_a_row_and_a_limit_that_nothing_meets_is_told(
+    store: RunStore,
+) -> None:
     members = store.predictions().members
     costs = {name: {"latency_ms": 10.0 * (i + 1), "weights_bytes": 1000} for i, name in enumerate(members)}
     store.update_manifest(costs=costs, limits={"max_latency_ms": 10, "max_members": 2, "max_bytes": 10})

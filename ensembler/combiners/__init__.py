@@ -17,13 +17,20 @@ from .base import Combiner
 from .boosting import Boosting
 from .calibrated import Calibrated
 from .composite import inner_arrays
+from .constrained import Constrained
 from .convex import Convex
 from .greedy import Greedy
 from .mean import Geometric, Mean
 from .median import Median
 from .rank import Rank
 from .samme import Samme
+from .samme_r import SammeR
 from .stacking import Stacking
+from .stacking_knn import StackingKnn
+from .stacking_mlp import StackingMlp
+from .stacking_nonneg import StackingNonneg
+from .stacking_ridge import StackingRidge
+from .stacking_trees import StackingTrees
 from .thresholds import Thresholds
 from .vote import Vote
 
@@ -38,7 +45,14 @@ COMBINERS: dict[str, type[Combiner]] = {
     "bagging": Bagging,
     "boosting": Boosting,
     "samme": Samme,
+    "samme_r": SammeR,
     "stacking": Stacking,
+    "stacking_nonneg": StackingNonneg,
+    "stacking_ridge": StackingRidge,
+    "stacking_mlp": StackingMlp,
+    "stacking_trees": StackingTrees,
+    "stacking_knn": StackingKnn,
+    "constrained": Constrained,
     "calibrated": Calibrated,
     "thresholds": Thresholds,
 }

@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from ..metrics import get_metric
-from .base import Fold, Labels, Proba, WeightedMean
+from ..predictions import Predictions
+from .base import WeightedMean
 from .selection import Library, select
 
 
@@ -31,7 +32,6 @@ class Bagging(WeightedMean):
     """
 
     name: ClassVar[str] = "bagging"
-    by_name: ClassVar[bool] = True
 
     metric: str = "log_loss"
     bags: int = 20
@@ -49,15 +49,16 @@ class Bagging(WeightedMean):
         self._require("initial", int, 0)
         self._require("seed", int, 0)
 
-    def _fit(self, proba: Proba, labels: Labels, fold: Fold) -> None:  # noqa: ARG002
+    def _fit_rows(self, predictions: Predictions) -> None:
+        by_name = np.argsort(predictions.members)
         rng = np.random.default_rng(self.seed)
         metric = get_metric(self.metric)
-        library = Library(proba, labels)
-        n_members, n_samples, _ = proba.shape
+        library = Library(predictions.proba, predictions.labels)
+        n_members, n_samples = predictions.n_members, predictions.n_samples
         n_drawn = int(np.ceil(self.member_share * n_members))
         total = np.zeros(n_members)
         for _ in range(self.bags):
-            members = np.sort(rng.choice(n_members, n_drawn, replace=False))
+            members = by_name[np.sort(rng.choice(n_members, n_drawn, replace=False))]
             rows = np.sort(rng.integers(n_samples, size=n_samples))
             counts = select(library.objective(metric, members, rows), self.rounds, initial=self.initial)
             total[members] += counts / counts.sum()

@@ -39,7 +39,6 @@ class Convex(WeightedMean):
     """
 
     name: ClassVar[str] = "convex"
-    by_name: ClassVar[bool] = True
 
     def _fit(self, proba: Proba, labels: Labels, fold: Fold) -> None:  # noqa: ARG002
         self.weights_ = convex_weights(Library(proba, labels).true)

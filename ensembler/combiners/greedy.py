@@ -8,7 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..metrics import Metric, get_metric
+from ..predictions import Predictions
 from .base import Floats, Fold, Labels, Proba, WeightedMean
 from .selection import Library, select
 
@@ -33,7 +37,6 @@ class Greedy(WeightedMean):
     """
 
     name: ClassVar[str] = "greedy"
-    by_name: ClassVar[bool] = True
 
     metric: str = "log_loss"
     rounds: int = 50
@@ -48,12 +51,21 @@ class Greedy(WeightedMean):
         self._require("initial", int, 0)
         self._require("patience", int, 0)
 
+    def _fit_rows(self, predictions: Predictions) -> None:
+        # Ties alone look at the order, so the cube stays as it is.
+        self.weights_ = self._select(predictions.proba, predictions.labels, np.argsort(predictions.members))
+
     def _fit(self, proba: Proba, labels: Labels, fold: Fold) -> None:  # noqa: ARG002
-        objective = Library(proba, labels).objective(get_metric(self.metric))
+        self.weights_ = self._select(proba, labels, np.arange(len(proba)))
+
+    def _select(self, proba: Proba, labels: Labels, order: NDArray[np.intp]) -> Floats:
+        objective = Library(proba, labels).objective(get_metric(self.metric), order)
         counts = select(
             objective, self.rounds, initial=self.initial, removal=self.removal, patience=self.patience
         )
-        self.weights_ = counts / counts.sum()
+        weights = np.empty(len(proba))
+        weights[order] = counts / counts.sum()
+        return weights
 
 
 def greedy_weights(proba: Proba, labels: Labels, metric: Metric, rounds: int) -> Floats:

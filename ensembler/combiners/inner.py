@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,22 @@ def inner_cross_fit(combiner: Combiner, predictions: Predictions) -> Proba | Non
         model = combiner.clone().fit(predictions.rows(fitted))
         proba[held_out] = model.predict(predictions.rows(held_out)).proba[0]
     return None if np.isnan(proba).any() else proba
+
+
+def best_step(losses: Iterable[float], patience: int) -> tuple[int, float]:
+    """The step of least loss, counted from 0, and its loss; ends after `patience` steps that are no better.
+
+    Args:
+        losses: of each step, held out; as many are asked for as are needed.
+        patience: 1 or more.
+    """
+    best, best_loss = 0, float(np.inf)
+    for step, loss in enumerate(losses):
+        if loss < best_loss:
+            best, best_loss = step, loss
+        elif step - best >= patience:
+            break
+    return best, best_loss
 
 
 def _dealt(labels: Labels) -> NDArray[np.intp]:

@@ -13,7 +13,7 @@ from .base import Combiner, Floats, Fold, Labels, Proba, WeightedMean
 
 @dataclass(eq=False, kw_only=True)
 class Mean(WeightedMean):
-    """Arithmetic mean of the members' probabilities."""
+    """Arithmetic mean of the members' probabilities, which is soft voting."""
 
     name: ClassVar[str] = "mean"
 

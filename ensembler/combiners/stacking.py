@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,8 +14,11 @@ from ..errors import CombinerError
 from ..metrics import clipped_log, true_class_proba
 from ..probability import log_softmax, softmax
 from .base import Floats, Fold, Labels, Proba, weighted_mean
-from .inner import inner_parts
+from .inner import best_step, inner_parts
 from .meta import Stacker
+
+#: Weaker penalties tried after the best one.
+PATIENCE = 2
 
 
 @dataclass(eq=False, kw_only=True)
@@ -24,7 +27,8 @@ class Stacking(Stacker):
 
     The logits are log(mean of the members) + design @ coefficients. The L2 penalty pulls every coefficient,
     intercepts too, to zero: to the mean ensemble, not to the uniform distribution. Its strength is chosen by
-    inner cross-validation from `penalties` and infinity, so what the data cannot support stays the mean.
+    inner cross-validation from `penalties` and infinity, so what the data cannot support stays the mean; from
+    strong to weak, until `PATIENCE` in a row are no better.
 
     Attributes:
         penalties: strengths tried, positive; the loss is mean log loss + penalty / 2 x sum of squares.
@@ -46,15 +50,19 @@ class Stacking(Stacker):
     def _fit_design(self, design: Floats, proba: Proba, labels: Labels, fold: Fold) -> None:
         design, offset = with_ones(design), clipped_log(weighted_mean(proba, None))
         path = (np.inf, *sorted(self.penalties, reverse=True))
-        losses = np.zeros(len(path))
-        for fitted, held_out, gram in splits_with_gram(design, labels, fold):
-            coefs = fit_path(design[fitted], offset[fitted], labels[fitted], path, gram)
-            for i, coef in enumerate(coefs):
-                log_proba = log_softmax(offset[held_out] + design[held_out] @ coef)
-                losses[i] -= true_class_proba(labels[held_out], log_proba).sum()
-        best = int(losses.argmin())
+
+        def losses() -> Iterator[float]:
+            splits = splits_with_gram(design, labels, fold)
+            fits = [fit_path(design[f], offset[f], labels[f], path, gram, 1e-4) for f, _, gram in splits]
+            for coefs in zip(*fits, strict=True):
+                yield sum(
+                    held_out_loss(offset[h] + design[h] @ coef, labels[h])
+                    for (_, h, _), coef in zip(splits, coefs, strict=True)
+                )
+
+        best, _ = best_step(losses(), PATIENCE)
         self.penalty_ = np.array([path[best]])
-        self.coef_ = fit_path(design, offset, labels, path[: best + 1], design.T @ design)[-1]
+        *_, self.coef_ = fit_path(design, offset, labels, path[: best + 1], design.T @ design)
 
     def _combine_design(self, design: Floats, proba: Proba) -> Proba:
         return softmax(clipped_log(weighted_mean(proba, None)) + with_ones(design) @ self.coef_)
@@ -70,6 +78,11 @@ def checked_penalties(name: str, penalties: Sequence[float]) -> tuple[float, ...
     if not given or not all(isinstance(p, (int, float)) and p > 0 for p in given):
         raise CombinerError(f"{name}: penalties is {given}; expected positive numbers")
     return given
+
+
+def held_out_loss(logits: Floats, labels: Labels) -> float:
+    """Sum of the log losses of rows."""
+    return -float(true_class_proba(labels, log_softmax(logits)).sum())
 
 
 def with_ones(design: Floats) -> Floats:
@@ -97,9 +110,14 @@ def splits_with_gram(
 
 
 def fit_path(
-    design: Floats, offset: Floats, labels: Labels, penalties: Sequence[float], gram: Floats
-) -> list[Floats]:
-    """Coefficients (columns, classes) for each penalty, strongest first; each fit starts from the last.
+    design: Floats,
+    offset: Floats,
+    labels: Labels,
+    penalties: Sequence[float],
+    gram: Floats,
+    tolerance: float = 1e-5,
+) -> Iterator[Floats]:
+    """Coefficients (columns, classes) for one penalty after another, each fit starting from the last.
 
     Members say nearly the same, so the columns are close to collinear, and a search along the coefficients
     would zigzag. It goes along the axes of the curvature instead: that of the loss is about c x `gram`, c the
@@ -109,8 +127,9 @@ def fit_path(
         design: (samples, columns).
         offset: (samples, classes), logits that are there without it.
         labels: (samples,).
-        penalties: positive, infinity allowed.
+        penalties: positive, infinity allowed; strongest first.
         gram: design.T @ design.
+        tolerance: of the gradient along the rescaled axes.
     """
     n_samples, n_classes = offset.shape
     target = np.eye(n_classes)[labels]
@@ -126,7 +145,6 @@ def fit_path(
         return loss, (axes.T @ gradient).ravel()
 
     coef = np.zeros((design.shape[1], n_classes))
-    coefs = []
     for penalty in penalties:
         if np.isfinite(penalty):
             scale = np.sqrt(doubt * np.maximum(values, 0) + penalty)
@@ -138,8 +156,7 @@ def fit_path(
                 (penalty, axes),
                 "L-BFGS-B",
                 jac=True,
-                options={"maxiter": 500, "gtol": 1e-5},
+                options={"maxiter": 500, "gtol": tolerance},
             )
             coef = axes @ found.x.reshape(-1, n_classes)
-        coefs.append(coef)
-    return coefs
+        yield coef

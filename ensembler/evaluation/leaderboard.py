@@ -100,7 +100,9 @@ class Leaderboard:
     def verdict(self) -> Verdict:
         """Is the best ensemble better than the best single model, and what does it cost?"""
         kinds = self.frame["kind"].to_numpy()
-        firsts = [int(np.flatnonzero(kinds == kind)[0]) for kind in ("single", "ensemble") if (kinds == kind).any()]
+        firsts = [
+            int(np.flatnonzero(kinds == kind)[0]) for kind in ("single", "ensemble") if (kinds == kind).any()
+        ]
         return judge(Leaderboard(self.frame.iloc[sorted(firsts)]).to_records(), self.failed)
 
 

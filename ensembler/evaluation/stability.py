@@ -112,7 +112,9 @@ def _weights(combiner: Combiner, predictions: Predictions) -> NDArray[np.float64
             f"{combiner.label}: has no weights of its members, so none is chosen; stability is for combiners that "
             "weight, such as greedy or bagging"
         )
-    weights = dict(zip(fitted.members_, fitted.weights_, strict=True))  # its members may be in an order of its own
+    weights = dict(
+        zip(fitted.members_, fitted.weights_, strict=True)
+    )  # its members may be in an order of its own
     return np.array([weights[name] for name in predictions.members])
 
 

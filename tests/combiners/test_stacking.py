@@ -44,7 +44,7 @@ def test_no_penalty_that_helps_is_exactly_the_mean():
 
 def path_of(predictions, offset, penalties):
     design = with_ones(centred_logs(predictions.proba))
-    return fit_path(design, offset, predictions.labels, penalties, design.T @ design)
+    return list(fit_path(design, offset, predictions.labels, penalties, design.T @ design))
 
 
 def test_the_fit_is_scikit_learns_where_the_offset_says_nothing(library):

@@ -19,8 +19,8 @@ LOG_LOSS, ACCURACY = METRICS["log_loss"], METRICS["accuracy"]
 KEYS = {
     "name", "kind", "members", "metric", "cv", "cv_low", "cv_high", "fold_scores", "test",
     "accuracy", "log_loss", "ece", "delta_best_single", "delta_low", "delta_high", "p_value",
-    "tied_with_best", "optimism", "latency_ms", "params", "train_s", "latency_32_ms", "flops", "weights_bytes", "backbone", "strategy",
-    "weights", "note",
+    "tied_with_best", "optimism", "latency_ms", "params", "train_s", "latency_32_ms", "flops",
+    "weights_bytes", "backbone", "strategy", "weights", "note",
 }  # fmt: skip
 
 

@@ -83,12 +83,15 @@ class Accuracy(Objective):
         needed = -self._lead
         rows = np.flatnonzero((needed >= self._least) & (needed <= self._most))
         self._update_best(rows)
-        thresholds = needed[rows].astype(np.float32)
-        sure = self._worst.take(rows, axis=1) > thresholds + _MARGIN
-        doubt = self._best.take(rows, axis=1) >= thresholds - _MARGIN
-        doubt &= ~sure
-        least = np.count_nonzero(needed < self._least) + np.count_nonzero(sure, axis=1)
-        most = least + np.count_nonzero(doubt, axis=1)
+        bound = needed[rows].astype(np.float32)
+        surely, perhaps = bound + _MARGIN, bound - _MARGIN
+        sure, maybe = np.empty((2, self.n_members, len(rows)), np.bool_)
+        least, most = np.full((2, self.n_members), np.count_nonzero(needed < self._least))
+        for member in range(self.n_members):  # one at a time, and all of it stays in the processor's cache
+            np.greater(self._worst[member].take(rows), surely, out=sure[member])
+            np.greater_equal(self._best[member].take(rows), perhaps, out=maybe[member])
+            least[member] += np.count_nonzero(sure[member])
+            most[member] += np.count_nonzero(maybe[member])
 
         slack = TIE * len(self._labels)
         hits = np.full(self.n_members, -np.inf)
@@ -96,7 +99,8 @@ class Accuracy(Objective):
         for member in np.argsort(-most, kind="stable"):
             if most[member] < top - slack:
                 break
-            hits[member] = least[member] + self._hits(member, rows[np.flatnonzero(doubt[member])], 1)
+            doubt = rows[np.flatnonzero(maybe[member] & ~sure[member])]
+            hits[member] = least[member] + self._hits(member, doubt, 1)
             top = max(top, hits[member])
         return np.asarray(-hits / len(self._labels))
 

@@ -43,9 +43,10 @@ TITLES = {
     ),
     "winners": (
         "The winner of a selection",
-        "Bias of the naive accuracy of the best row and of the corrected one; a third of the naive one's is promised. The "
-        "corrected score is the mean of BBC-CV (Tsamardinos et al. 2018), which is too bad where rows differ, and of the "
-        "naive score less its optimism (Efron 1983), which is too good where they do not. Errors are root mean squares.",
+        "Bias of the naive accuracy of the best row and of the corrected one; a third of the naive one's is promised. "
+        "The corrected score is the mean of BBC-CV (Tsamardinos et al. 2018), which is too bad where rows differ, and "
+        "of the naive score less its optimism (Efron 1983), which is too good where they do not. Errors are root mean "
+        "squares.",
     ),
     "chance": (
         "Random labels",

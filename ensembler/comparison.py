@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from .combiners import COMBINERS, Combiner, from_state, make_combiner
 from .combiners.fold_models import combine_folds
-from .errors import CombinerError, StoreError
+from .errors import CombinerError, PredictionsError, StoreError
 from .evaluation.constrained import best_under, limit_name
 from .evaluation.cost import Cost
-from .evaluation.cross_fit import CrossFit, cross_fit
+from .evaluation.cross_fit import CrossFit, cross_fit, require_folds
 from .evaluation.leaderboard import Leaderboard, build_leaderboard
 from .metrics import Metric, get_metric
 from .predictions import Predictions
@@ -43,7 +43,10 @@ def start_bare_run(
         RunMismatchError: the run holds other predictions.
     """
     oof, test = Predictions.load(source)
-    get_metric(metric).require_classes(oof.classes)
+    try:
+        _require_comparable(oof, get_metric(metric))
+    except PredictionsError as error:
+        raise PredictionsError(f"{source}: {error}") from error
     fingerprint = _fingerprint(oof)
     with store.lock():
         store.claim({"predictions": fingerprint})
@@ -58,14 +61,31 @@ def start_bare_run(
     return oof
 
 
+def _require_comparable(predictions: Predictions, metric: Metric) -> None:
+    """Refuses rows that cannot be cross-fitted, or that the metric cannot score."""
+    metric.require_classes(predictions.classes)
+    require_folds(predictions)
+    if metric.per_row is not None:  # a mean over rows, which is always defined
+        return
+    for name, slab in zip(predictions.members, predictions.proba, strict=True):
+        if np.isnan(metric(predictions.labels, slab)):
+            found = ", ".join(repr(predictions.classes[k]) for k in np.unique(predictions.labels)[:6])
+            raise PredictionsError(
+                f"labels: {metric.title} of member {name!r} is undefined on {predictions.n_samples} rows of class "
+                f"{found}; give rows of more classes, or another metric such as log_loss"
+            )
+
+
 def combine(store: RunStore) -> list[CrossFit]:
     """Cross-fits every combiner of the run and stores the fitted ones.
 
     Raises:
         StoreError, PredictionsError: the sweep is not complete.
+        PredictionsError: fewer than two folds, or labels for which the metric is undefined.
     """
     predictions = store.predictions()
     metric = get_metric(store.manifest()["metric"])
+    _require_comparable(predictions, metric)
     fits = []
     for name, options in _entries(store):
         fit = cross_fit(_make(name, options, metric), predictions, metric, name)
@@ -185,8 +205,11 @@ def _entries(store: RunStore) -> list[tuple[str, dict[str, Any]]]:
 
 def _make(name: str, options: Mapping[str, Any], metric: Metric) -> Combiner:
     """A combiner that optimises the run's metric, where it optimises one and the config does not say which."""
-    make_combiner(name)  # an unknown one is told of here
-    return make_combiner(name, **COMBINERS[name].tuned_for(metric.name, options))
+    key = str(options.get("combiner", name))
+    params = {option: value for option, value in options.items() if option != "combiner"}
+    if key in COMBINERS:  # else `make_combiner` says what is wrong
+        params = COMBINERS[key].tuned_for(metric.name, params)
+    return make_combiner(key, **params)
 
 
 def _restore(state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Combiner:

@@ -19,6 +19,9 @@ from .training.space import STRATEGY, read_distribution
 #: Sources, splits and weights that are words, whatever files lie beside the config.
 WORDS = ("digits", "official", "random", "pretrained", "pretrained-or-random")
 
+#: What names a folder: a run, an ensemble.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -176,7 +179,10 @@ class NumericsSettings(_Settings):
 
 
 class CombinerSettings(BaseModel):
-    """A combiner by name; other keys are its hyperparameters."""
+    """An ensemble: a combiner and its hyperparameters, under the combiner's key or a name of its own.
+
+    `greedy`, `{greedy: {rounds: 9}}`, `{greedy-9: {combiner: greedy, rounds: 9}}`
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -184,8 +190,18 @@ class CombinerSettings(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Hyperparameters given in the config."""
+        """All that is given in the config beside the name."""
         return dict(self.model_extra or {})
+
+    @property
+    def combiner(self) -> str:
+        """Key of the combiner."""
+        return str(self.options.get("combiner", self.name))
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Hyperparameters of the combiner."""
+        return {key: value for key, value in self.options.items() if key != "combiner"}
 
 
 Named = BeforeValidator(_named)
@@ -198,7 +214,7 @@ class Config(_Settings):
         ConfigError: from `load`, for a file that is not a valid config.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     data: DataSettings
     folds: FoldSettings = FoldSettings()
     metric: Annotated[str, BeforeValidator(_metric_name)] = "log_loss"
@@ -273,7 +289,7 @@ class Config(_Settings):
         config._check_names(lines, path)
         return config
 
-    def _check_names(self, lines: Lines, path: Path) -> None:
+    def _check_names(self, lines: Lines, path: Path) -> None:  # noqa: PLR0912 - one branch a table
         """Names that live in a table: combiners, metrics, strategies, hyperparameters, the space."""
         from .combiners import COMBINERS, make_combiner
         from .errors import CombinerError
@@ -295,13 +311,26 @@ class Config(_Settings):
             known(("strategies", i), "strategy", strategy, list(STRATEGIES))
         seen: set[str] = set()
         for i, entry in enumerate(self.ensembles):
-            known(("ensembles", i), "combiner", entry.name, list(COMBINERS))
+            known(("ensembles", i), "combiner", entry.combiner, list(COMBINERS))
+            if "label" in entry.options:
+                fail(("ensembles", i), "label: name it as {my-name: {combiner: " + entry.combiner + ", ...}}")
+            if entry.combiner != entry.name and entry.name in COMBINERS:
+                fail(
+                    ("ensembles", i),
+                    f"name {entry.name!r} is that of another combiner; choose one of its own",
+                )
+            if not re.fullmatch(NAME, entry.name):
+                fail(("ensembles", i), f"name {entry.name!r}; expected letters, digits, '.', '_' and '-'")
             try:
-                make_combiner(entry.name, **entry.options)
+                make_combiner(entry.combiner, **entry.params)
             except (CombinerError, TypeError, ValueError) as error:
                 fail(("ensembles", i), str(error))
             if entry.name in seen:
-                fail(("ensembles", i), f"combiner {entry.name!r} appears twice; give each once")
+                named = f"{{{entry.name}-2: {{combiner: {entry.combiner}}}}}"
+                fail(
+                    ("ensembles", i),
+                    f"combiner {entry.name!r} appears twice; give each once, or named as {named}",
+                )
             seen.add(entry.name)
         fields = list(Recipe.__dataclass_fields__)
         for key, value in self.recipe.items():

@@ -426,8 +426,10 @@ def _as_array(name: str, value: Any, dtype: Any, ndim: int) -> NDArray[Any]:
     if raw.ndim != ndim:
         raise PredictionsError(f"{name}: has {raw.ndim} dimensions; expected {ndim}")
     if np.issubdtype(dtype, np.integer) and raw.size and not np.issubdtype(raw.dtype, np.integer):
-        if not np.issubdtype(raw.dtype, np.floating) or not np.array_equal(raw, np.round(raw)):
-            raise PredictionsError(f"{name}: {raw.dtype} values such as {raw.flat[0]!r}; expected integers")
+        whole = raw == np.round(raw) if np.issubdtype(raw.dtype, np.floating) else np.zeros(raw.shape, bool)
+        if not whole.all():
+            shown = raw[~whole][0].item()
+            raise PredictionsError(f"{name}: {raw.dtype} values such as {shown!r}; expected integers")
     elif not (np.issubdtype(raw.dtype, np.number) or raw.size == 0):
         raise PredictionsError(f"{name}: {raw.dtype} values; expected numbers")
     array = raw.astype(dtype)  # always a copy of what the caller holds: freezing it must not freeze theirs

@@ -24,6 +24,13 @@ def from_frame(frame: pd.DataFrame, split: Split = "oof") -> Predictions:
     if len(classes) < 2:
         raise PredictionsError(f"class columns: found {classes}; expected one probability column a class")
     frame = frame.assign(member=frame["member"].astype(str), sample_id=frame["sample_id"].astype(str))
+    for column in needed[2:]:
+        empty = frame[column].isna()
+        if empty.any():
+            row = frame[empty].iloc[0]
+            raise PredictionsError(
+                f"member {row['member']!r}, sample {row['sample_id']!r}: {column} is missing"
+            )
     twice = frame.duplicated(["member", "sample_id"])
     if twice.any():
         row = frame[twice].iloc[0]
@@ -84,6 +91,9 @@ def read(path: Path) -> tuple[Predictions, Predictions | None]:
             )
             if "split" not in frame.columns:
                 return from_frame(frame), None
+            unknown = sorted({str(value) for value in frame["split"]} - {"oof", "test"})
+            if unknown:
+                raise PredictionsError(f"split {unknown[0]!r}; expected 'oof' or 'test'")
             test = frame[frame["split"] == "test"].drop(columns="split")
             oof = frame[frame["split"] != "test"].drop(columns="split")
             return from_frame(oof), from_frame(test, "test") if len(test) else None

@@ -42,14 +42,20 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "p.npz"
 
 
+#: Enough for what is not about the combiners.
+FEW = ("mean", "greedy", "boosting", "stacking", "calibrated")
+
+
 @pytest.fixture
 def store(tmp_path: Path, file: Path) -> RunStore:
     store = RunStore(tmp_path / "run")
-    start_bare_run(store, file, "log_loss", [(name, {}) for name in COMBINERS])
+    start_bare_run(store, file, "log_loss", [(name, {}) for name in FEW])
     return store
 
 
-def test_stored_ensembles_are_the_fitted_ones_to_the_bit(store: RunStore) -> None:
+def test_stored_ensembles_are_the_fitted_ones_to_the_bit(tmp_path: Path, file: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    start_bare_run(store, file, "log_loss", [(name, {}) for name in COMBINERS])
     fits = combine(store)
     predictions = store.predictions()
     again = load_fits(store, predictions)
@@ -119,6 +125,23 @@ def test_a_combiner_optimises_the_metric_of_the_run_unless_told_otherwise(tmp_pa
     assert by_name["bagging"].combiner.get_params()["metric"] == "log_loss"
 
 
+def test_one_combiner_in_several_ensembles_is_told_apart_by_name(tmp_path: Path, file: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    entries = [
+        ("greedy", {}),
+        ("greedy-1", {"combiner": "greedy", "rounds": 1}),
+        ("calm", {"combiner": "calibrated", "base": "greedy", "base_params": {"rounds": 2}}),
+    ]
+    start_bare_run(store, file, "accuracy", entries)
+    fits = {fit.name: fit for fit in combine(store)}
+    assert store.ensembles() == ["calm", "greedy", "greedy-1"]
+    assert fits["greedy-1"].combiner.get_params()["rounds"] == 1
+    assert fits["calm"].combiner.get_params()["base_params"] == {"metric": "accuracy", "rounds": 2}
+    rows = {row["name"]: row for row in compare(store).to_records()}
+    assert rows["greedy-1"]["kind"] == rows["calm"]["kind"] == "ensemble"
+    assert restored_combiner(store, "calm").name == "calibrated"
+
+
 def test_other_predictions_are_another_run(store: RunStore, tmp_path: Path) -> None:
     _predictions(seed=5).save(tmp_path / "q.npz")
     before = (store.path / "oof.npz").read_bytes()
@@ -145,7 +168,7 @@ def test_a_missing_leaderboard_is_rebuilt_and_a_missing_ensemble_is_told(store: 
     with pytest.raises(StoreError, match=r"no readable ensemble .*run `ensembler combine` again"):
         read_leaderboard(store)
     combine(store)
-    assert len(read_leaderboard(store).frame) == 3 + len(COMBINERS)
+    assert len(read_leaderboard(store).frame) == 3 + len(FEW)
     assert store.leaderboard() is not None
 
 

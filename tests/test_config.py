@@ -69,6 +69,30 @@ BAD = {
         ":4 ensembles.0: greedy: rounds is 0; expected an integer of 1 or more",
     ),
     "combiner twice": ("ensembles: [mean, mean]\n", ":4 ensembles.1: combiner 'mean' appears twice"),
+    "combiner under another's name": (
+        "ensembles: [{mean: {combiner: greedy}}]\n",
+        ":4 ensembles.0: name 'mean' is that of another combiner; choose one of its own",
+    ),
+    "combiner under a name, unknown": (
+        "ensembles: [{mine: {combiner: gredy}}]\n",
+        ":4 ensembles.0: unknown combiner 'gredy'; did you mean 'greedy'?",
+    ),
+    "combiner under a name, parameter": (
+        "ensembles:\n  - mean\n  - mine: {combiner: calibrated, base: greedy, base_params: {rounds: 0}}\n",
+        ":6 ensembles.1: calibrated: base: greedy: rounds is 0; expected an integer of 1 or more",
+    ),
+    "combiner under a name that is no file's": (
+        "ensembles: [{my/mean: {combiner: mean}}]\n",
+        ":4 ensembles.0: name 'my/mean'; expected letters, digits, '.', '_' and '-'",
+    ),
+    "combiner's name twice": (
+        "ensembles: [{mine: {combiner: mean}}, {mine: {combiner: greedy}}]\n",
+        ":4 ensembles.1: combiner 'mine' appears twice; give each once, or named as {mine-2: {combiner: greedy}}",
+    ),
+    "combiner's label": (
+        "ensembles: [{greedy: {label: mine}}]\n",
+        ":4 ensembles.0: label: name it as {my-name: {combiner: greedy, ...}}",
+    ),
     "combiner renamed": ("ensembles: [{mean: {name: greedy}}]\n", ":4 ensembles.0: "),
     "combiner that is a number": ("ensembles: [3]\n", ":4 ensembles.0: 3: expected a name, or a name with"),
     "combiner with a number": ("ensembles: [{mean: 3}]\n", ":4 ensembles.0: "),
@@ -276,6 +300,16 @@ def test_defaults_are_those_of_the_design() -> None:
     assert Config.parse(GOOD + "resources: auto\n", Path("c.yaml")) == config
 
 
+def test_one_combiner_may_be_in_several_ensembles_under_names() -> None:
+    text = "ensembles: [greedy, {greedy-9: {combiner: greedy, rounds: 9}}, {calm: {combiner: calibrated}}]\n"
+    entries = Config.parse(GOOD + text, Path("c.yaml")).ensembles
+    assert [(e.name, e.combiner, e.params) for e in entries] == [
+        ("greedy", "greedy", {}),
+        ("greedy-9", "greedy", {"rounds": 9}),
+        ("calm", "calibrated", {}),
+    ]
+
+
 def test_settings_cannot_be_changed_afterwards() -> None:
     config = Config.parse(GOOD, Path("c.yaml"))
     with pytest.raises(ValueError, match="frozen"):
@@ -296,7 +330,7 @@ recipe: {lr: 1e-3, flip: false}
 screen: false
 search: {trials: 3, epochs: 2, algorithm: grid, scheduler: none, seed: 5, space: {ema: [0.0, 0.9]}}
 keep: 2
-ensembles: [mean, {greedy: {rounds: 7}}]
+ensembles: [mean, {greedy: {rounds: 7}}, {calm: {combiner: calibrated, base: greedy}}]
 budget: 30m
 resources: {cpus: 1, gpus: 0.5}
 numerics: {precision: bf16, channels_last: false}

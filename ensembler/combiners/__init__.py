@@ -12,14 +12,19 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import CombinerError, did_you_mean
+from .bagged import Bagged
 from .bagging import Bagging
 from .base import Combiner
 from .boosting import Boosting
 from .calibrated import Calibrated
+from .cascade import Cascade
+from .competence import Competence
 from .composite import inner_arrays
 from .constrained import Constrained
 from .convex import Convex
 from .greedy import Greedy
+from .knora import KnoraE, KnoraU
+from .levels import Levels
 from .mean import Geometric, Mean
 from .median import Median
 from .rank import Rank
@@ -52,9 +57,15 @@ COMBINERS: dict[str, type[Combiner]] = {
     "stacking_mlp": StackingMlp,
     "stacking_trees": StackingTrees,
     "stacking_knn": StackingKnn,
+    "knora_e": KnoraE,
+    "knora_u": KnoraU,
+    "competence": Competence,
+    "cascade": Cascade,
     "constrained": Constrained,
+    "bagged": Bagged,
     "calibrated": Calibrated,
     "thresholds": Thresholds,
+    "levels": Levels,
 }
 
 __all__ = ["COMBINERS", "Combiner", "from_state", "make_combiner"]

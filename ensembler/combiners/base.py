@@ -169,7 +169,7 @@ class Combiner:
             "members": list(self.members_),
             "classes": list(self.classes_),
         }
-        return state, {name: np.asarray(getattr(self, name)) for name in self.learned}
+        return state, {name: np.ascontiguousarray(getattr(self, name)) for name in self.learned}
 
     def restore(
         self,

@@ -5,11 +5,9 @@ Caruana, Niculescu-Mizil, Crew & Ksikes 2004, "Ensemble selection from libraries
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..metrics import Metric, get_metric
 from ..predictions import Predictions
@@ -52,19 +50,21 @@ class Greedy(WeightedMean):
         self._require("patience", int, 0)
 
     def _fit_rows(self, predictions: Predictions) -> None:
-        # Ties alone look at the order, so the cube stays as it is.
-        self.weights_ = self._select(predictions.proba, predictions.labels, np.argsort(predictions.members))
+        self.weights_ = self._select(predictions.proba, predictions.labels, predictions.members)
 
     def _fit(self, proba: Proba, labels: Labels, fold: Fold) -> None:  # noqa: ARG002
-        self.weights_ = self._select(proba, labels, np.arange(len(proba)))
+        self.weights_ = self._select(proba, labels, None)
 
-    def _select(self, proba: Proba, labels: Labels, order: NDArray[np.intp]) -> Floats:
-        objective = Library(proba, labels).objective(get_metric(self.metric), order)
+    def _select(self, proba: Proba, labels: Labels, names: Sequence[str] | None) -> Floats:
         counts = select(
-            objective, self.rounds, initial=self.initial, removal=self.removal, patience=self.patience
+            Library(proba, labels).objective(get_metric(self.metric)),
+            self.rounds,
+            initial=self.initial,
+            removal=self.removal,
+            patience=self.patience,
+            names=names,
         )
-        weights = np.empty(len(proba))
-        weights[order] = counts / counts.sum()
+        weights: Floats = counts / counts.sum()
         return weights
 
 

@@ -26,11 +26,15 @@ class SammeR(Combiner):
     one whose votes leave the smallest sum of weights. Rounds end after `rounds`, or when no member makes that
     sum, the exponential loss, any smaller; the first member is taken in any case. Ties go to the first name.
 
+    Votes count for `learning_rate` each. The paper's is 1, which suits weak learners; members that are good
+    already overshoot with it, and all rounds but the first find nothing to improve.
+
     The weights are the shares of the rounds. Probabilities are the softmax of the members' log-probabilities
     averaged with them, divided by a temperature: the sum of the votes itself is surer with every round.
 
     Attributes:
         rounds: most rounds, 1 or more.
+        learning_rate: in (0, 1].
         temperature_: float64 (1,).
     """
 
@@ -38,15 +42,17 @@ class SammeR(Combiner):
     learned: ClassVar[tuple[str, ...]] = ("weights_", "temperature_")
     by_name: ClassVar[bool] = True
 
-    rounds: int = 50
+    rounds: int = 200
+    learning_rate: float = 0.05
     temperature_: Floats = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require("rounds", int, 1)
+        self._require("learning_rate", (int, float), 1e-9, 1)
 
     def _fit(self, proba: Proba, labels: Labels, fold: Fold) -> None:  # noqa: ARG002
-        counts = samme_r_counts(proba, labels, self.rounds)
+        counts = samme_r_counts(proba, labels, self.rounds, self.learning_rate)
         self.weights_ = counts / counts.sum()
         self.temperature_ = np.array([fit_temperature(self._log_mean(proba), labels)])
 
@@ -61,14 +67,14 @@ class SammeR(Combiner):
         return total
 
 
-def samme_r_counts(proba: Proba, labels: Labels, rounds: int) -> NDArray[np.int64]:
+def samme_r_counts(proba: Proba, labels: Labels, rounds: int, learning_rate: float) -> NDArray[np.int64]:
     """The boosting itself: int64 (members,), how many rounds took each member; at least one did.
 
     The coding of y makes y . h = classes (log p_label - mean of log p), so a round multiplies the weights by
-    exp(-(log p_label - mean of log p)).
+    exp(-(log p_label - mean of log p)), to the power of the learning rate.
     """
     logs = clipped_log(proba)
-    factors = np.exp(logs.mean(axis=2) - true_class_proba(labels, logs))
+    factors = np.exp(learning_rate * (logs.mean(axis=2) - true_class_proba(labels, logs)))
     counts = np.zeros(len(proba), np.int64)
     weights = np.ones(len(labels))
     for _ in range(rounds):

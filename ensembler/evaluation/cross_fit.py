@@ -34,6 +34,19 @@ class CrossFit:
     combiner: Combiner
 
 
+def require_folds(predictions: Predictions) -> None:
+    """Refuses predictions that cannot be cross-fitted.
+
+    Raises:
+        PredictionsError: fewer than two folds.
+    """
+    if len(predictions.folds) < 2:
+        raise PredictionsError(
+            f"fold: cross-fitting needs out-of-fold rows of at least two folds; found folds "
+            f"{predictions.folds} on the {predictions.split} split"
+        )
+
+
 def cross_fit(
     combiner: Combiner, predictions: Predictions, metric: Metric, name: str | None = None
 ) -> CrossFit:
@@ -55,11 +68,7 @@ def cross_fit(
     Raises:
         PredictionsError: fewer than two folds.
     """
-    if len(predictions.folds) < 2:
-        raise PredictionsError(
-            f"fold: cross-fitting needs out-of-fold rows of at least two folds; found folds "
-            f"{predictions.folds} on the {predictions.split} split"
-        )
+    require_folds(predictions)
     blank = type(combiner)(**(combiner.get_params() | {"label": name or combiner.label}))
     proba = np.empty(predictions.proba.shape[1:], np.float32)
     for fold in predictions.folds:

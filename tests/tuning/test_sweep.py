@@ -91,7 +91,7 @@ class World:
     kill_before_note: int | None = None
     slots: int = 2
 
-    def execute(self, chain: Chain, data: TrainingData, sink: Any, *_: Any) -> None:
+    def execute(self, chain: Chain, data: TrainingData, sink: Any, *_: Any, **__: Any) -> None:
         running: list[Trial] = []
         while True:
             while len(running) < self.slots and (trial := chain.ask()) is not None:

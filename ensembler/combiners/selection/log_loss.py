@@ -9,8 +9,9 @@ from ..base import Floats
 from .objective import Members, Objective
 from .search import TIE
 
-#: The tangent of -log at 4 eps or above passes below the loss of a certain error too, which is held at -log eps.
-_FLOOR = 4 * PROBA_EPS
+#: The tangent of -log at 16 eps or above passes below the loss of a certain error too, held at -log eps, and of
+#: a probability that is 1e-6 below 0.
+_FLOOR = 16 * PROBA_EPS
 
 #: Above any rounding of a bound, far below any tie.
 _SLACK = TIE + 1e-9

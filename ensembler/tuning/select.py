@@ -66,7 +66,7 @@ def chance_score(metric: Metric, labels: NDArray[np.int64], n_classes: int) -> f
 
 
 def near_best(scores: Mapping[T, float], metric: Metric, chance: float) -> list[T]:
-    """Those whose score comes near the best one.
+    """Those whose score comes near the best one; all of them where none is better than chance.
 
     >>> from ensembler.metrics import get_metric
     >>> near_best({"a": 0.90, "b": 0.80, "c": 0.60}, get_metric("accuracy"), chance=0.1)
@@ -74,7 +74,7 @@ def near_best(scores: Mapping[T, float], metric: Metric, chance: float) -> list[
     """
     gains = {key: metric.improvement(score, chance) for key, score in scores.items()}
     most = max(gains.values(), default=0.0)
-    return [key for key, gain in gains.items() if gain >= NEAR_SHARE * most]
+    return [key for key, gain in gains.items() if gain >= NEAR_SHARE * most or most <= 0]
 
 
 def _first_of_each(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

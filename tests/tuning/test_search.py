@@ -17,6 +17,7 @@ from ensembler.training.space import Choice, Range
 from ensembler.tuning.plan import Outcome, Trial
 from ensembler.tuning.sampler import OptunaSampler
 from ensembler.tuning.search import GRID_POINTS, Arm, OptunaStage, grid_candidates, random_candidates
+from ensembler.tuning.select import near_best
 
 SPACE: dict[str, Any] = {
     "lr": Range(1e-5, 1e-1, log=True),
@@ -170,6 +171,13 @@ def test_optuna_goes_on_from_what_is_known() -> None:
     # It starts where it had got to: the median of what it draws next beats that of a search from nothing.
     fresh = [score for _, score in _drive(_stage(arms, 10, seed=8))[2:]]
     assert np.median([_objective(t.job.candidate) for t in trials]) < np.median(fresh)
+
+
+def test_where_nothing_beats_chance_everything_is_as_near_the_best() -> None:
+    loss = get_metric("log_loss")
+    assert near_best({"a": 2.9, "b": 4.0}, loss, chance=2.3) == ["a", "b"]
+    assert near_best({"a": 0.9, "b": 2.2}, loss, chance=2.3) == ["a"]
+    assert near_best({}, loss, chance=2.3) == []
 
 
 @pytest.mark.parametrize("algorithm", ["optuna", "gp"])

@@ -18,7 +18,7 @@ from .inner import best_step, inner_parts
 from .meta import Stacker
 
 #: Weaker penalties tried after the best one.
-PATIENCE = 2
+PATIENCE = 1
 
 
 @dataclass(eq=False, kw_only=True)
@@ -28,7 +28,7 @@ class Stacking(Stacker):
     The logits are log(mean of the members) + design @ coefficients. The L2 penalty pulls every coefficient,
     intercepts too, to zero: to the mean ensemble, not to the uniform distribution. Its strength is chosen by
     inner cross-validation from `penalties` and infinity, so what the data cannot support stays the mean; from
-    strong to weak, until `PATIENCE` in a row are no better.
+    strong to weak, until one is no better.
 
     Attributes:
         penalties: strengths tried, positive; the loss is mean log loss + penalty / 2 x sum of squares.

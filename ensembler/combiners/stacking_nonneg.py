@@ -16,8 +16,8 @@ from .base import Combiner, Floats, Fold, Labels, Proba
 from .inner import best_step, inner_splits
 from .stacking import PATIENCE, checked_penalties, held_out_loss
 
-#: Most Newton steps, and the fall of the mean log loss below which they end.
-MAX_STEPS, TOLERANCE = 50, 1e-10
+#: Most Newton steps, and what the last one may still expect to gain in mean log loss.
+MAX_STEPS, TOLERANCE = 50, 1e-6
 
 #: Keeps the curvature of copies of one member invertible.
 GUARD = 1e-9
@@ -127,7 +127,7 @@ def _newton(
         goal = nnls(root, root @ weights - np.linalg.solve(root.T, gradient))[0]
         fall = -float(gradient @ (goal - weights))  # of the tangent: an upper bound of what there is to gain
         if fall <= TOLERANCE:
-            break
+            return goal
         step = 1.0
         while (then := loss(weights + step * (goal - weights))) > now - 1e-4 * step * fall and step > 1e-6:
             step /= 2

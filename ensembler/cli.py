@@ -224,7 +224,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _app(args: argparse.Namespace) -> None:
-    from .app.launch import launch
+    from .app.server import launch
 
     launch(args.runs, args.address, args.port, args.headless)
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from ensembler.app.launch import command
+from ensembler.app.main import PAGES
+from ensembler.app.server import command
 
 CHROMIUM = Path("/usr/bin/chromium")
-PAGES = ("leaderboard", "compare", "export")
+NAMES = [page.module for group in PAGES.values() for page in group]
 SHOTS = (("", 1440, "light"), ("-dark", 1440, "dark"), ("-phone", 390, "light"))
 
 
@@ -41,8 +42,8 @@ def main() -> None:
             )
             for suffix, width, scheme in SHOTS:
                 page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-                for name in PAGES:
-                    path = "" if name == PAGES[0] else name
+                for name in NAMES:
+                    path = "" if name == NAMES[0] else name
                     page.goto(f"http://127.0.0.1:{port}/{path}" + (f"?run={args.run}" if args.run else ""))
                     whole(page).screenshot(path=args.output / f"{name}{suffix}.png")
                     print(args.output / f"{name}{suffix}.png")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import streamlit as st
 
-from ensembler.app import compare, export, leaderboard, picker, reading, states
+from ensembler.app import picker, reading, states
 from ensembler.errors import EnsemblerError
 from ensembler.store import RunStore
 
@@ -23,22 +25,58 @@ ICON = (
     '<path d="M2 10h6v11H2z"/><path d="M9 3h6v18H9z" fill="#D55E00"/><path d="M16 13h6v8h-6z"/></svg>'
 )
 
-#: Title, icon, and what draws the page; the first is the home page.
-PAGES: tuple[tuple[str, str, Callable[[reading.View], None]], ...] = (
-    ("Leaderboard", ":material/leaderboard:", leaderboard.page),
-    ("Compare", ":material/compare_arrows:", compare.page),
-    ("Export", ":material/deployed_code:", export.page),
-)
+
+@dataclass(frozen=True)
+class Page:
+    """One entry of the navigation.
+
+    Attributes:
+        module: of this package; its `page` draws the page, and its name is the page's address. It is imported when
+            the page is opened: who opens one page does not wait for the imports of all.
+        title, icon: as the navigation shows them.
+        needs: what `page` is given: "results", a `reading.View`, which a run without a leaderboard has not yet;
+            "run", its `RunStore`, whatever state it is in; "folder", the folder of runs.
+    """
+
+    module: str
+    title: str
+    icon: str
+    needs: Literal["results", "run", "folder"] = "results"
+
+    def draw(self, given: Any) -> None:
+        """Draws the page."""
+        importlib.import_module(f"ensembler.app.{self.module}").page(given)
+
+
+#: The navigation, by heading; the first page is the home page.
+PAGES: dict[str, tuple[Page, ...]] = {
+    "Decide": (
+        Page("leaderboard", "Leaderboard", ":material/leaderboard:"),
+        Page("compare", "Compare", ":material/compare_arrows:"),
+    ),
+    "Deliver": (Page("export", "Export", ":material/deployed_code:"),),
+}
 
 
 def main() -> None:
     """Draws the app."""
     st.set_page_config(page_title="ensembler", page_icon=ICON, layout="wide")
-    store = chosen_run(runs_folder())
-    pages = [
-        st.Page(partial(show, store, draw), title=title, icon=icon, url_path=title.lower(), default=not i)
-        for i, (title, icon, draw) in enumerate(PAGES)
-    ]
+    folder = runs_folder()
+    store = chosen_run(folder)
+    home = next(iter(PAGES.values()))[0]
+    pages = {
+        heading: [
+            st.Page(
+                partial(show, page, folder, store),
+                title=page.title,
+                icon=page.icon,
+                url_path=page.module,
+                default=page is home,
+            )
+            for page in group
+        ]
+        for heading, group in PAGES.items()
+    }
     st.navigation(pages).run()
 
 
@@ -61,19 +99,28 @@ def runs_folder() -> Path:
     return Path(named).expanduser().resolve()
 
 
-def show(store: RunStore | None, draw: Callable[[reading.View], None]) -> None:
-    """One page of the chosen run, or why it cannot be shown."""
-    if store is None:
-        return
+def show(page: Page, folder: Path, store: RunStore | None) -> None:
+    """One page, or why it cannot be shown."""
     try:
-        try:
-            run = reading.view(store)
-        except reading.NotReadyError:
-            states.unfinished(store)
+        if page.needs == "folder":
+            page.draw(folder)
+        elif store is None:
+            return  # why there is none has been said
+        elif page.needs == "run":
+            page.draw(store)
         else:
-            draw(run)
+            _results(page, store)
     except EnsemblerError as error:
         states.damaged(error)
+
+
+def _results(page: Page, store: RunStore) -> None:
+    try:
+        run = reading.view(store)
+    except reading.NotReadyError:
+        states.unfinished(store)
+    else:
+        page.draw(run)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def _newton(
     for _ in range(MAX_STEPS):
         gradient, curvature = model(weights)
         root = np.linalg.cholesky(curvature).T
-        goal = nnls(root, root @ weights - np.linalg.solve(root.T, gradient))[0]
+        goal: Floats = nnls(root, root @ weights - np.linalg.solve(root.T, gradient))[0]
         fall = -float(gradient @ (goal - weights))  # of the tangent: an upper bound of what there is to gain
         if fall <= TOLERANCE:
             return goal

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ensembler.app.launch import command
 from ensembler.app.main import PAGES
+from ensembler.app.server import command
 
 CHROMIUM = Path("/usr/bin/chromium")
-PATHS = ["", *(title.lower() for title, _, _ in PAGES[1:])]
+PATHS = ["", *[page.module for group in PAGES.values() for page in group][1:]]
 
 #: On a deep link Streamlit first looks for its own server below the page's path, and finds it above.
 STREAMLIT_LOOKS_AROUND = re.compile(r"/\w+/_stcore/(health|host-config)$")

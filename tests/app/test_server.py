@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ensembler.app.launch import SETTINGS, command, launch
+from ensembler.app.server import SETTINGS, command, launch
 from ensembler.errors import ConfigError, EnsemblerError, StoreError
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def test_a_file_is_no_folder_of_runs(tmp_path):
 
 def test_a_server_that_fails_is_an_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        "ensembler.app.launch.command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"]
+        "ensembler.app.server.command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"]
     )
     with pytest.raises(EnsemblerError, match="exit code 3"):
         launch(tmp_path, "0.0.0.0", free_port(), True)
@@ -115,7 +115,7 @@ def test_it_serves_a_missing_folder_and_ends_with_its_server(tmp_path, ending):
 def test_pages_import_neither_torch_nor_ray():
     code = """
 import sys
-import ensembler.app.main, ensembler.app.launch, ensembler.metrics, ensembler.combiners, ensembler.evaluation
+import ensembler.app.main, ensembler.app.server, ensembler.metrics, ensembler.combiners, ensembler.evaluation
 import ensembler.figures, ensembler.store, ensembler.comparison, ensembler.evaluation.leaderboard
 print(sorted({"torch", "ray", "timm", "torchvision"} & set(sys.modules)))
 """

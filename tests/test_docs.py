@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,14 @@ def test_every_key_of_a_config_is_documented() -> None:
 def test_every_hyperparameter_and_strategy_is_documented() -> None:
     names = [*Recipe.__dataclass_fields__, *STRATEGIES]
     assert not [name for name in names if f"`{name}`" not in CONFIGURATION]
+
+
+def test_every_combiner_and_its_options_are_documented() -> None:
+    section = CONFIGURATION.split("## Ensembles")[1]
+    missing = [name for name in COMBINERS if f"`{name}`" not in section]
+    options = {f.name for combiner in COMBINERS.values() for f in fields(combiner) if f.init}
+    missing += [name for name in sorted(options) if f"`{name}" not in section]
+    assert not missing
 
 
 @pytest.mark.parametrize("name", [*COMBINERS, *METRICS])

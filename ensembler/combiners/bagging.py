@@ -27,6 +27,8 @@ class Bagging(WeightedMean):
         bags: number of bags, 1 or more.
         rounds: rounds of selection in a bag, 1 or more.
         member_share: share of the members a bag draws, without replacement, in (0, 1]; rounded up.
+        least_members: a bag draws no fewer than this, or all where there are no more. The paper had some 2,000
+            models; of six, half leave many a bag without any good one.
         initial: members that each bag starts from, its best ones by themselves, 0 or more.
         seed: of the draws.
     """
@@ -37,6 +39,7 @@ class Bagging(WeightedMean):
     bags: int = 20
     rounds: int = 25
     member_share: float = 0.5
+    least_members: int = 10
     initial: int = 0
     seed: int = 0
 
@@ -46,6 +49,7 @@ class Bagging(WeightedMean):
         self._require("bags", int, 1)
         self._require("rounds", int, 1)
         self._require("member_share", (int, float), 1e-9, 1)
+        self._require("least_members", int, 1)
         self._require("initial", int, 0)
         self._require("seed", int, 0)
 
@@ -55,7 +59,7 @@ class Bagging(WeightedMean):
         metric = get_metric(self.metric)
         library = Library(predictions.proba, predictions.labels)
         n_members, n_samples = predictions.n_members, predictions.n_samples
-        n_drawn = int(np.ceil(self.member_share * n_members))
+        n_drawn = min(n_members, max(int(np.ceil(self.member_share * n_members)), self.least_members))
         total = np.zeros(n_members)
         for _ in range(self.bags):
             members = by_name[np.sort(rng.choice(n_members, n_drawn, replace=False))]

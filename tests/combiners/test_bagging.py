@@ -15,8 +15,21 @@ def test_weights_spread_over_more_members_than_one_selection(library):
 
 def test_each_bag_draws_its_share_of_the_members(library):
     predictions = library(n_members=6)
-    assert len(Bagging(bags=1, member_share=0.01).fit(predictions).used_members_) == 1
-    assert len(Bagging(bags=1, member_share=0.3, rounds=60).fit(predictions).used_members_) <= 2
+    one = {"bags": 1, "least_members": 1}
+    assert len(Bagging(**one, member_share=0.01).fit(predictions).used_members_) == 1
+    assert len(Bagging(**one, member_share=0.3, rounds=60).fit(predictions).used_members_) <= 2
+
+
+def test_a_small_library_is_not_cut_down(library):
+    """One good member among six: bags without it would mix the others into every answer."""
+    predictions = library(n_members=6)
+    proba = predictions.proba.copy()
+    proba[2] = 0.97 * np.eye(proba.shape[2])[predictions.labels] + 0.03 / proba.shape[2]
+    predictions = predictions.with_proba(proba, predictions.members)
+    assert Bagging().fit(predictions).weights_[2] > 0.9
+    assert Bagging(least_members=1).fit(predictions).weights_[2] < 0.9
+    few = Bagging(bags=1, least_members=4, member_share=0.1, rounds=60).fit(library(n_members=6))
+    assert 1 < len(few.used_members_) <= 4
 
 
 def test_the_seed_draws_other_bags(library):
@@ -36,7 +49,7 @@ def test_equals_selections_from_copied_rows(library, metric):
         rows = np.sort(rng.integers(120, size=120))
         bag = predictions.proba[members][:, rows], predictions.labels[rows]
         expected[members] += greedy_weights(*bag, METRICS[metric], 8) / 3
-    fitted = Bagging(metric=metric, bags=3, rounds=8, seed=4).fit(predictions)
+    fitted = Bagging(metric=metric, bags=3, rounds=8, least_members=1, seed=4).fit(predictions)
     np.testing.assert_allclose(fitted.weights_, expected, atol=1e-12)
 
 

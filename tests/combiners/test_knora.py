@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from ensembler.combiners.knora import KnoraE, KnoraU
+from ensembler.combiners.knora import KnoraE, KnoraU, weigh
 from ensembler.combiners.neighbours import hellinger_points
 from ensembler.evaluation.cross_fit import cross_fit
 from ensembler.metrics import METRICS
 from ensembler.predictions import Predictions
 
 WITH_DESLIB = pytest.mark.skipif(
-    importlib.util.find_spec("deslib") is None, reason="needs deslib: pip install -e '.[deslib]'"
+    importlib.util.find_spec("deslib") is None, reason="needs deslib: pip install -e '.[peers]'"
 )
 
 
@@ -53,14 +53,21 @@ def test_equals_the_algorithm_row_by_row(kind, library):
 @WITH_DESLIB
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("kind", "theirs"), [(KnoraE, "KNORAE"), (KnoraU, "KNORAU")])
-def test_equals_deslib(kind, theirs, library):
+def test_equals_deslib(kind, theirs, library, monkeypatch):
+    from deslib.base import BaseDS
     from deslib.des import knora_e, knora_u
+    from sklearn.base import BaseEstimator
+    from sklearn.utils.validation import validate_data
 
-    class Member:
+    # It calls a method that scikit-learn has replaced by this function.
+    monkeypatch.setattr(BaseDS, "_validate_data", validate_data, raising=False)
+
+    class Member(BaseEstimator):
         """One member, whose probabilities are a part of the point."""
 
         def __init__(self, m, n_members):
-            self.m, self.n_members, self.classes_ = m, n_members, np.arange(4)
+            self.m, self.n_members = m, n_members
+            self.classes_ = np.arange(4)
 
         def predict_proba(self, points):
             return (points.reshape(len(points), self.n_members, 4)[:, self.m] ** 2) * 2 * self.n_members
@@ -68,14 +75,25 @@ def test_equals_deslib(kind, theirs, library):
         def predict(self, points):
             return self.predict_proba(points).argmax(axis=1)
 
+        def fit(self, points, labels):
+            raise AssertionError("the pool is fitted already")
+
     fitted, unseen = library(), library(seed=1)
     n_members = fitted.n_members
     pool = [Member(m, n_members) for m in range(n_members)]
     module = {"KNORAE": knora_e.KNORAE, "KNORAU": knora_u.KNORAU}[theirs]
-    model = module(pool, k=7, DSEL_perc=1.0, voting="soft", knn_classifier="knn")
+    # Its soft vote of KNORA-U is a softmax of the weighted mean, so there the votes are compared.
+    voting = {"KNORAE": "soft", "KNORAU": "hard"}[theirs]
+    model = module(pool, k=7, DSEL_perc=1.0, voting=voting, knn_classifier="knn")
     model.fit(hellinger_points(fitted.proba).astype(np.float64), fitted.labels)
     expected = model.predict_proba(hellinger_points(unseen.proba).astype(np.float64))
-    combined = kind(k=7).fit(fitted).predict(unseen).proba[0]
+    combiner = kind(k=7).fit(fitted)
+    combined = combiner.predict(unseen).proba[0]
+    if voting == "hard":
+        near = combiner._neighbours(unseen, combiner.points_, 7)
+        weights = combiner._member_weights(combiner.correct_[near])
+        first = np.eye(4, dtype=np.float32)[unseen.proba.argmax(axis=2)]
+        combined = weigh(unseen.with_proba(first, unseen.members), weights)
     disputed = (unseen.proba.argmax(axis=2) != unseen.proba.argmax(axis=2)[0]).any(axis=0)
     assert disputed.sum() > 50
     np.testing.assert_allclose(combined[disputed], expected[disputed], atol=1e-5)

@@ -119,6 +119,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--port", type=int, default=8501)
     sub.add_argument("--address", default="127.0.0.1", help="where to listen (default: 127.0.0.1)")
     sub.add_argument("--headless", action="store_true", help="do not open a browser")
+    sub.add_argument(
+        "--allow-launch",
+        action="store_true",
+        help="with --address: let those who reach the app start and stop sweeps too",
+    )
 
     sub = add("list", _list, "names that a config may use")
     sub.add_argument("kind", choices=("combiners", "backbones", "strategies", "metrics"))
@@ -226,7 +231,7 @@ def _predict(args: argparse.Namespace) -> None:
 def _app(args: argparse.Namespace) -> None:
     from .app.server import launch
 
-    launch(args.runs, args.address, args.port, args.headless)
+    launch(args.runs, args.address, args.port, args.headless, args.allow_launch)
 
 
 def _list(args: argparse.Namespace) -> None:

@@ -11,12 +11,16 @@ from pathlib import Path
 import streamlit as st
 
 from ..bundle.layout import INDEX
-from . import jobs
+from . import jobs, trying
+from .download import download_name, megabytes, size_of, zipped
 from .reading import View
 from .wording import headline, lines, plain
 
 #: Seconds between two looks at a running export.
 POLL_S = 1.0
+
+#: A browser is sent at most so much: what it downloads passes through the app's memory.
+MOST_DOWNLOADED = 1 << 30
 
 _CARD = "README.md"
 
@@ -37,6 +41,9 @@ def page(run: View) -> None:
             icon=":material/block:",
         )
         return
+    lines(
+        "A bundle is a folder with everything that it takes to classify images: weights, combiner, model card."
+    )
     winner = run.board.verdict.winner
     name = st.selectbox(
         "Row",
@@ -44,6 +51,7 @@ def page(run: View) -> None:
         index=run.rows.index(winner),
         format_func=lambda row: f"{row} (recommended)" if row == winner else row,
         key="export",
+        bind="query-params",
     )
     target = bundle_path(run.store.path, name)
     job = jobs.find(target)
@@ -99,10 +107,23 @@ def _watch(target: Path) -> None:
 
 
 def _exported(target: Path) -> None:
-    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
-    st.success(f"The bundle is there: {size / 1e6:.1f} MB.", icon=":material/check_circle:")
-    st.markdown("Next, classify images with it:")
+    size = size_of(target)
+    st.success(f"The bundle is there: {megabytes(size)}.", icon=":material/check_circle:")
+    if size <= MOST_DOWNLOADED:
+        st.download_button(
+            f"Download ({megabytes(size)})",
+            lambda: zipped(target).read_bytes(),
+            download_name(target),
+            "application/zip",
+            on_click="ignore",
+            icon=":material/download:",
+        )
+    else:
+        lines("It is too large to download here: copy the folder.")
+    st.markdown("Classify images with it, here or wherever *ensembler* is installed:")
     st.code(shlex.join(["ensembler", "predict", str(target)]) + " IMAGES", language="bash", wrap_lines=True)
+    trying.section(target)
+    st.subheader("Model card", anchor=False)
     card = target / _CARD
     if card.is_file():
         with st.container(border=True):

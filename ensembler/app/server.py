@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ConfigError, EnsemblerError, StoreError
@@ -15,16 +17,20 @@ SETTINGS = {
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "viewer",
     "server.fileWatcherType": "none",
+    "server.maxUploadSize": "20",
     "server.showEmailPrompt": "false",
     "theme.light.primaryColor": "#0072B2",
     "theme.dark.primaryColor": "#56B4E9",
 }
 
+#: "1" lets those who open the app from other machines start and stop sweeps too.
+LAUNCH_VARIABLE = "ENSEMBLER_ALLOW_LAUNCH"
+
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104
 
 
-def launch(runs: Path, address: str, port: int, headless: bool) -> None:
+def launch(runs: Path, address: str, port: int, headless: bool, allow_launch: bool = False) -> None:
     """Serves the app until Ctrl-C.
 
     Args:
@@ -32,6 +38,7 @@ def launch(runs: Path, address: str, port: int, headless: bool) -> None:
         address: to listen on.
         port: to listen on.
         headless: do not open a browser.
+        allow_launch: sweeps can be started and stopped on the page Launch, even where other machines reach the app.
 
     Raises:
         StoreError: `runs` is a file.
@@ -45,11 +52,13 @@ def launch(runs: Path, address: str, port: int, headless: bool) -> None:
     shown = f"[{host}]" if ":" in host else host
     print(f"ensembler app: http://{shown}:{port} (Ctrl-C ends it)", file=sys.stderr)
     if address not in _LOOPBACK:
-        print(
-            f"warning: everybody who reaches {address}:{port} can read the runs and export", file=sys.stderr
-        )
+        may = "read the runs, export and launch sweeps" if allow_launch else "read the runs and export"
+        print(f"warning: everybody who reaches {address}:{port} can {may}", file=sys.stderr)
+    environment = os.environ | {LAUNCH_VARIABLE: "1" if allow_launch else "0"}
     previous = signal.signal(signal.SIGTERM, _terminated)
-    server = subprocess.Popen(command(runs, address, port, headless), stdout=subprocess.DEVNULL)  # noqa: S603
+    server = subprocess.Popen(  # noqa: S603
+        command(runs, address, port, headless), stdout=subprocess.DEVNULL, env=environment
+    )
     try:
         code = server.wait()
     except KeyboardInterrupt:  # the terminal has sent it to the server too
@@ -71,6 +80,16 @@ def command(runs: Path, address: str, port: int, headless: bool) -> list[str]:
     script = Path(__file__).with_name("main.py")
     flags = [f"--{key}={value}" for key, value in settings.items()]
     return [sys.executable, "-m", "streamlit", "run", str(script), *flags, "--", str(runs.resolve())]
+
+
+def may_launch(address: str | None, environment: Mapping[str, str]) -> bool:
+    """Whether this app may start and stop sweeps: only those at this machine reach it, or it was allowed.
+
+    Args:
+        address: that the server listens on; None and "" are every address.
+        environment: of the server.
+    """
+    return address in _LOOPBACK or environment.get(LAUNCH_VARIABLE) == "1"
 
 
 def _require_free(address: str, port: int) -> None:

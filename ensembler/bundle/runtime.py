@@ -98,6 +98,10 @@ class Bundle:
         """(members, folds, images, classes): what each fold model of each member says."""
         return np.stack([member.predict_folds(pixels) for member in self.members.values()])
 
+    def votes(self, proba: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(members, folds, images, classes) to (members, images, classes): what each member says by itself."""
+        return average_folds(proba)
+
     def combine(self, proba: NDArray[np.float32]) -> NDArray[np.float32]:
         """(members, folds, images, classes) to (images, classes); see `combiners.fold_models`."""
         if self.combiner is None:

@@ -72,7 +72,7 @@ def test_the_repository_serves_the_same():
             for key, inner in value.items():
                 flatten([*prefix, key], inner)
         else:
-            found[".".join(prefix)] = str(value).lower() if isinstance(value, bool) else value
+            found[".".join(prefix)] = str(value).lower() if isinstance(value, bool) else str(value)
 
     flatten([], tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text()))
     assert found == SETTINGS | {"server.address": "127.0.0.1"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,12 +106,18 @@ class Survey:
         return "\n".join(lines)
 
 
-def survey(table: ImageTable, *, workers: int | None = None) -> Survey:
+def survey(
+    table: ImageTable,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Survey:
     """Reads every file of a table once: its content for copies, its header for its size.
 
     Args:
         table: see `load_table`.
         workers: threads; four by default, because it is the disk that is waited for.
+        progress: called in this thread with the number of files read and of all.
 
     Raises:
         DataError: the classes are parts of a data set (train, test), or no file is a readable image.
@@ -124,7 +130,11 @@ def survey(table: ImageTable, *, workers: int | None = None) -> Survey:
             f"give the one to train on, such as {folder / table.classes[_for_training(table.classes)]}"
         )
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
-        looks = list(pool.map(_look, table.paths))
+        looks = []
+        for look in pool.map(_look, table.paths):
+            looks.append(look)
+            if progress is not None:
+                progress(len(looks), len(table))
     ids = table.ids.tolist()
     unreadable = tuple((i, look) for i, look in zip(ids, looks, strict=True) if isinstance(look, str))
     if len(unreadable) == len(ids):

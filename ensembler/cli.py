@@ -110,7 +110,19 @@ def parser() -> argparse.ArgumentParser:
     sub = add("predict", _predict, "classify images with a bundle")
     sub.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder written by export")
     sub.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="images, or folders of images")
-    sub.add_argument("-o", "--output", type=Path, metavar="CSV", help="(default: standard output)")
+    sub.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="TABLE",
+        help=".csv or .parquet (default: standard output, as CSV)",
+    )
+    sub.add_argument(
+        "--tta",
+        choices=("none", "mirror"),
+        default="none",
+        help="average the answers to each image and its mirror image (default: none)",
+    )
 
     sub = add("app", _app, "open the app in a browser; it listens on loopback alone")
     sub.add_argument(
@@ -225,7 +237,7 @@ def _export(args: argparse.Namespace) -> None:
 def _predict(args: argparse.Namespace) -> None:
     from .bundle.predict import predict_files
 
-    predict_files(args.bundle, args.paths, args.output)
+    predict_files(args.bundle, args.paths, args.output, tta=args.tta)
 
 
 def _app(args: argparse.Namespace) -> None:

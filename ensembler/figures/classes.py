@@ -103,3 +103,62 @@ def confusion_figure(frame: pd.DataFrame) -> go.Figure:
     )
     categories(figure, x=names, y=names[::-1])
     return named(figure, "Confusion of classes", "Predicted class", "True class")
+
+
+def confusion_change_frame(predictions: Predictions, reference: str, member: str) -> pd.DataFrame:
+    """The difference of two confusion matrices.
+
+    Columns: label, predicted, reference, member (images in either's cell), change (of them, to the member), better
+    (the same with a sign: positive where more are right, or fewer are taken for what they are not).
+    """
+    frame = confusion_frame(predictions, reference)[["label", "predicted", "count"]]
+    frame = frame.rename(columns={"count": "reference"})
+    frame["member"] = confusion_frame(predictions, member)["count"]
+    frame["change"] = frame["member"] - frame["reference"]
+    frame["better"] = frame["change"].where(frame["label"] == frame["predicted"], -frame["change"])
+    return frame
+
+
+def confusion_change_figure(frame: pd.DataFrame) -> go.Figure:
+    """The change of every cell with its sign; blue where it is for the better, orange where for the worse."""
+    import plotly.graph_objects as go
+
+    classes = list(dict.fromkeys(frame["label"]))
+    size = len(classes)
+    names = [text(c) for c in classes]
+    cells = {c: frame[c].to_numpy().reshape(size, size) for c in ("reference", "member", "change", "better")}
+    most = int(max(1, np.abs(cells["better"]).max(initial=0)))
+    figure = go.Figure(
+        go.Heatmap(
+            z=cells["better"],
+            x=names,
+            y=names,
+            text=[[f"{n:+d}" if n else "" for n in row] for row in cells["change"].tolist()],
+            textfont={"color": "#111111"},
+            texttemplate="%{text}" if size <= 25 else None,
+            customdata=np.stack([cells["reference"], cells["member"]], axis=-1),
+            hovertemplate="%{y} taken for %{x}: %{customdata[0]} before, %{customdata[1]} after<extra></extra>",
+            colorscale=[PALETTE[4], "#FFFFFF", PALETTE[5]],  # the text stays readable on either end
+            zmin=-most,
+            zmax=most,
+            colorbar={"title": {"text": "Images better"}},
+        )
+    )
+    categories(figure, x=names, y=names[::-1])
+    return named(figure, "Change of the confusion", "Predicted class", "True class")
+
+
+def confused_classes(frame: pd.DataFrame, most: int) -> list[str]:
+    """The classes that are most often taken for another or another for them, in the order of the frame.
+
+    Args:
+        frame: of `confusion_frame`.
+        most: how many.
+    """
+    wrong = frame[frame["label"] != frame["predicted"]]
+    order = list(dict.fromkeys(frame["label"]))
+    errors = (
+        wrong.groupby("label")["count"].sum().add(wrong.groupby("predicted")["count"].sum(), fill_value=0)
+    )
+    worst = set(errors.reindex(order, fill_value=0).sort_values(ascending=False, kind="stable").index[:most])
+    return [name for name in order if name in worst]

@@ -16,6 +16,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 KIND_COLOURS = {"single": PALETTE[0], "ensemble": PALETTE[1]}
 #: Told apart without colour.
 SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "x", "star")
+#: Of lines, told apart without colour.
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 KIND_SYMBOLS = {"single": "circle", "ensemble": "diamond"}
 #: A line that others are held against.
 REFERENCE = {"color": "#888888", "dash": "dot", "width": 1}

@@ -6,7 +6,7 @@ It needs a store and Predictions, whoever made them; neither torch nor Ray.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from .combiners import COMBINERS, Combiner, from_state, make_combiner
 from .combiners.fold_models import combine_folds
-from .errors import CombinerError, PredictionsError, StoreError
+from .errors import CombinerError, ConfigError, PredictionsError, StoreError, did_you_mean
 from .evaluation.constrained import best_under, limit_name
 from .evaluation.cost import Cost
 from .evaluation.cross_fit import CrossFit, cross_fit, require_folds
 from .evaluation.leaderboard import Leaderboard, build_leaderboard
 from .metrics import Metric, get_metric
 from .predictions import Predictions
+from .saved import KEY, checked_name, note, saved_entries
 from .store import RunStore
 
 #: What is combined when nobody says otherwise.
@@ -30,6 +31,9 @@ DEFAULT_ENSEMBLES: tuple[tuple[str, dict[str, Any]], ...] = tuple(
 )
 
 Entries = Sequence[tuple[str, Mapping[str, Any]]]
+
+#: Keys of the manifest under which ensembles stand that could not be made.
+_UNMET = ("unmet_limits", "unmet_saved")
 
 
 def start_bare_run(
@@ -88,7 +92,10 @@ def combine(store: RunStore) -> list[CrossFit]:
     _require_comparable(predictions, metric)
     fits = []
     for name, options in _entries(store):
-        fit = cross_fit(_make(name, options, metric), predictions, metric, name)
+        fit = cross_fit(make_entry(name, options, metric), predictions, metric, name)
+        _keep(store, fit)
+        fits.append(fit)
+    for fit in _saved(store, predictions, metric):
         _keep(store, fit)
         fits.append(fit)
     for fit in _limited(store, predictions, metric):
@@ -116,8 +123,23 @@ def _limited(store: RunStore, predictions: Predictions, metric: Metric) -> Itera
     store.update_manifest(unmet_limits=unmet)
 
 
+def _saved(store: RunStore, predictions: Predictions, metric: Metric) -> Iterator[CrossFit]:
+    """The ensembles that somebody saved; one that cannot be made of today's members is noted."""
+    taken, unmet = {*predictions.members, *(name for name, _ in _entries(store))}, []
+    for name, options in saved_entries(store.manifest()):
+        try:
+            if name in taken:
+                raise CombinerError(
+                    "another row bears its name; rename that one, or remove this one in the app"
+                )
+            yield cross_fit(make_entry(name, options, metric), predictions, metric, name)
+        except CombinerError as error:
+            unmet.append({"name": name, "stage": "combine", "reason": str(error)})
+    store.update_manifest(unmet_saved=unmet)
+
+
 def _failed(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [*manifest.get("failed", []), *manifest.get("unmet_limits", [])]
+    return [entry for key in ("failed", *_UNMET) for entry in manifest.get(key, [])]
 
 
 def load_fits(store: RunStore, predictions: Predictions) -> list[CrossFit]:
@@ -128,9 +150,12 @@ def load_fits(store: RunStore, predictions: Predictions) -> list[CrossFit]:
     """
     fits = []
     manifest = store.manifest()
-    unmet = {one["name"] for one in manifest.get("unmet_limits", [])}
+    unmet = {key: {one["name"] for one in manifest.get(key, [])} for key in _UNMET}
     limits = [limit_name(**{key: value}) for key, value in manifest.get("limits", {}).items()]
-    for name in [*(name for name, _ in _entries(store)), *(name for name in limits if name not in unmet)]:
+    names = [name for name, _ in _entries(store)]
+    names += [name for name, _ in saved_entries(manifest) if name not in unmet["unmet_saved"]]
+    names += [name for name in limits if name not in unmet["unmet_limits"]]
+    for name in names:
         state, arrays, proba = store.ensemble(name)
         combiner = _restore(state, arrays)
         if set(combiner.members_) != set(predictions.members) or proba.shape != predictions.proba.shape[1:]:
@@ -165,11 +190,64 @@ def compare(store: RunStore, fits: Sequence[CrossFit] | None = None) -> Leaderbo
         costs=_costs(store),
         groups=read_groups(store),
         test=_test_scores(store, fits, metric),
-        details=manifest.get("details", {}),
+        details=manifest.get("details", {}) | _notes(manifest),
         failed=_failed(manifest),
     )
     store.write_leaderboard(board.to_records())
     return board
+
+
+def save_ensemble(
+    store: RunStore,
+    name: str,
+    options: Mapping[str, Any],
+    report: Callable[[int, int], None] | None = None,
+) -> Leaderboard:
+    """Puts an ensemble on the leaderboard, from where it can be exported; `combine` makes it again from now on.
+
+    Args:
+        store: of a run with a leaderboard.
+        name: of the row.
+        options: of a combiner, as in the config's `ensembles`; its key is the option `combiner`.
+        report: is told how many fits are done, and of how many.
+
+    Raises:
+        ConfigError: no name for it; nothing is written then, nor in the cases below.
+        CombinerError: options that no combiner has, or members that the run has not.
+        RunLockedError: somebody is working on the run.
+        StoreError: the run has no results yet.
+    """
+    with store.lock():
+        predictions = store.predictions()
+        manifest = store.manifest()
+        metric = get_metric(manifest["metric"])
+        saved = saved_entries(manifest)
+        name = checked_name(name, [*predictions.members, *(n for n, _ in saved), *_own_names(store)])
+        fits = load_fits(store, predictions)
+        fit = cross_fit(make_entry(name, options, metric), predictions, metric, name, report)
+        _keep(store, fit)
+        store.update_manifest(**{KEY: [*saved, [name, dict(options)]]})
+        return compare(store, [*fits, fit])
+
+
+def forget_ensemble(store: RunStore, name: str) -> Leaderboard:
+    """Takes a saved ensemble off the leaderboard and deletes it; one of the config stays.
+
+    Raises:
+        ConfigError: none is saved under that name.
+        RunLockedError: somebody is working on the run.
+    """
+    with store.lock():
+        saved = saved_entries(store.manifest())
+        if name not in [n for n, _ in saved]:
+            raise ConfigError(f"{name!r}: no saved ensemble; {did_you_mean(name, [n for n, _ in saved])}")
+        store.update_manifest(**{KEY: [entry for entry in saved if entry[0] != name]})
+        unmet = store.manifest().get("unmet_saved", [])
+        store.update_manifest(unmet_saved=[one for one in unmet if one["name"] != name])
+        fits = load_fits(store, store.predictions())
+        board = compare(store, fits)
+        store.prune_ensembles({fit.name for fit in fits})
+        return board
 
 
 def read_leaderboard(store: RunStore) -> Leaderboard:
@@ -203,7 +281,23 @@ def _entries(store: RunStore) -> list[tuple[str, dict[str, Any]]]:
     return [(name, options) for name, options in store.manifest()["ensembles"]]
 
 
-def _make(name: str, options: Mapping[str, Any], metric: Metric) -> Combiner:
+def _own_names(store: RunStore) -> list[str]:
+    """What the ensembles of the config are called, those under its limits included."""
+    limits = store.manifest().get("limits", {})
+    return [*(name for name, _ in _entries(store)), *(limit_name(**{k: v}) for k, v in limits.items())]
+
+
+def _notes(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Columns of the rows of saved ensembles."""
+    unmet = {one["name"] for one in manifest.get("unmet_saved", [])}
+    return {
+        name: {"note": note(options), "by_hand": True}
+        for name, options in saved_entries(manifest)
+        if name not in unmet
+    }
+
+
+def make_entry(name: str, options: Mapping[str, Any], metric: Metric) -> Combiner:
     """A combiner that optimises the run's metric, where it optimises one and the config does not say which."""
     key = str(options.get("combiner", name))
     params = {option: value for option, value in options.items() if option != "combiner"}

@@ -36,8 +36,10 @@ from .stacking_mlp import StackingMlp
 from .stacking_nonneg import StackingNonneg
 from .stacking_ridge import StackingRidge
 from .stacking_trees import StackingTrees
+from .subset import Subset
 from .thresholds import Thresholds
 from .vote import Vote
+from .weighted import Weighted
 
 COMBINERS: dict[str, type[Combiner]] = {
     "mean": Mean,
@@ -45,6 +47,7 @@ COMBINERS: dict[str, type[Combiner]] = {
     "rank": Rank,
     "median": Median,
     "vote": Vote,
+    "weighted": Weighted,
     "convex": Convex,
     "greedy": Greedy,
     "bagging": Bagging,
@@ -66,6 +69,7 @@ COMBINERS: dict[str, type[Combiner]] = {
     "calibrated": Calibrated,
     "thresholds": Thresholds,
     "levels": Levels,
+    "subset": Subset,
 }
 
 __all__ = ["COMBINERS", "Combiner", "from_state", "make_combiner"]

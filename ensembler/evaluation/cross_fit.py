@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,11 @@ def require_folds(predictions: Predictions) -> None:
 
 
 def cross_fit(
-    combiner: Combiner, predictions: Predictions, metric: Metric, name: str | None = None
+    combiner: Combiner,
+    predictions: Predictions,
+    metric: Metric,
+    name: str | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> CrossFit:
     """Scores a combiner on rows it was not fitted on, fold by fold.
 
@@ -64,6 +69,7 @@ def cross_fit(
         predictions: out-of-fold rows of two folds or more.
         metric: of `in_sample`, `score` and `optimism`.
         name: of the ensemble; defaults to the combiner's label.
+        report: is told after each fit how many are done, and of how many.
 
     Raises:
         PredictionsError: fewer than two folds.
@@ -71,14 +77,19 @@ def cross_fit(
     require_folds(predictions)
     blank = type(combiner)(**(combiner.get_params() | {"label": name or combiner.label}))
     proba = np.empty(predictions.proba.shape[1:], np.float32)
-    for fold in predictions.folds:
+    n_fits = len(predictions.folds) + 1
+    for done, fold in enumerate(predictions.folds, 1):
         held_out = predictions.fold == fold
         fitted = blank.clone().fit(predictions.rows(~held_out))
         proba[held_out] = fitted.predict(predictions.rows(held_out)).proba[0]
+        if report is not None:
+            report(done, n_fits)
     final = blank.clone().fit(predictions)
     honest = predictions.with_proba(proba, [blank.label])
     score = metric(honest.labels, proba)
     in_sample = metric(honest.labels, final.predict(predictions).proba[0])
+    if report is not None:
+        report(n_fits, n_fits)
     return CrossFit(
         name=blank.label,
         predictions=honest,

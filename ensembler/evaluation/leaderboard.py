@@ -47,7 +47,7 @@ class Leaderboard:
         frame: one row each, columns `COLUMNS` and any further details. `kind` is "single" or "ensemble";
             `members` and `fold_scores` hold lists; `cv` is the metric over all out-of-fold rows with its 95 %
             interval; `delta_*` and `p_value` (Holm-corrected) compare with the best single model, positive is
-            better.
+            better. `by_hand` marks saved ensembles, and is there where there are any.
         failed: candidates that have no row, each a mapping with its name and what went wrong.
     """
 
@@ -98,8 +98,13 @@ class Leaderboard:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """Is the best ensemble better than the best single model, and what does it cost?"""
-        kinds = self.frame["kind"].to_numpy()
+        """Is the best ensemble better than the best single model, and what does it cost?
+
+        Ensembles that somebody made by hand, looking at the scores, are not asked: their scores flatter them.
+        """
+        kinds = self.frame["kind"].to_numpy(copy=True)
+        if "by_hand" in self.frame:
+            kinds[self.frame["by_hand"].eq(True).to_numpy()] = "by hand"
         firsts = [
             int(np.flatnonzero(kinds == kind)[0]) for kind in ("single", "ensemble") if (kinds == kind).any()
         ]

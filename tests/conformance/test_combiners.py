@@ -19,7 +19,7 @@ from ensembler.predictions import Predictions
 every_combiner = pytest.mark.parametrize("key", COMBINERS)
 
 #: Weighted means and products of the members: copies of one member give that member.
-AVERAGES = ["mean", "geometric", "rank", "median", "convex", "greedy", "bagging"]
+AVERAGES = ["mean", "geometric", "rank", "median", "weighted", "convex", "greedy", "bagging", "subset"]
 AVERAGES += ["knora_e", "knora_u", "competence", "cascade"]
 
 

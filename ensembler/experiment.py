@@ -200,9 +200,10 @@ class Experiment:
         """Whoever is told of what happens in a sweep: a terminal, the run's events, the caller's observer."""
         from .metrics import get_metric
         from .tuning.events import EventWriter
+        from .tuning.load import LoadWriter
         from .tuning.progress import Observers, progress_for
 
-        with progress_for(get_metric(self.config.metric)) as progress:
+        with progress_for(get_metric(self.config.metric)) as progress, LoadWriter(self.store):
             yield Observers([progress, EventWriter(self.store), *([observer] if observer else [])])
 
     def _previous(self) -> Previous:

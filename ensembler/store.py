@@ -41,6 +41,7 @@ from safetensors.numpy import load_file, save_file
 from .atomic import SCRATCH, naming, write_file, write_folder, write_json
 from .cells import UNREADABLE, CellStore, read_if_there, read_json
 from .errors import RunLockedError, RunMismatchError, StoreError
+from .events import EventReader
 from .predictions import Predictions
 from .training.candidate import Candidate
 
@@ -186,18 +187,11 @@ class RunStore(CellStore):
 
     def events(self) -> list[dict[str, Any]]:
         """Every event so far, oldest first; a line cut short by a crash or a full disk is left out."""
-        file = self.path / "events.jsonl"
-        if not file.exists():
-            return []
-        events = []
-        for line in file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
-                events.append(event)
-        return events
+        return self.follow().read()
+
+    def follow(self) -> EventReader:
+        """Reads the same events as they are written, each once."""
+        return EventReader(self.path / "events.jsonl")
 
     # ------------------------------------------------------------------ candidates
 

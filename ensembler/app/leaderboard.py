@@ -1,20 +1,18 @@
-"""The leaderboard: the verdict, what stands behind it, and every row."""
+"""The leaderboard: every row, with what stands behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from ..evaluation.leaderboard import Leaderboard
-from ..evaluation.verdict import Verdict
 from ..figures import leaderboard_figure, leaderboard_frame
+from .advice import advice
 from .charts import draw, names_inside
-from .reading import View
-from .rows import columns, rows_table
-from .wording import capital, count, headline, lines, metric_name, metric_words, number, p_text, span
+from .reading import View, understood
+from .rows import FIRST, columns, differing, offered, rows_table, scale_of
+from .wording import capital, headline, lines, metric_words
 
 #: Most rows that are drawn; the table shows all.
 DRAWN = 25
@@ -22,6 +20,9 @@ DRAWN = 25
 #: Rows of the table that are seen without scrolling, and their height in pixels.
 SHOWN = 15
 ROW_HEIGHT = 36
+
+#: Above so many rows, the browser is sent those that it shows.
+SENT = 1500
 
 #: What the table can be sorted by: label -> column of the leaderboard, and whether less is better.
 ORDERS = {
@@ -34,123 +35,27 @@ ORDERS = {
     "Name": ("name", True),
 }
 
+#: Columns that stand among "the settings that differ" too.
+_SETTINGS = ("Backbone", "Strategy", "Weights")
+
 _KINDS = {"All": None, "Single models": "single", "Ensembles": "ensemble"}
 
 
 def page(run: View) -> None:
     """Draws the page."""
-    headline(advice(run.board.verdict))
-    lines(run.board.verdict.sentence)
-    _contenders(run)
-    _concerns(run)
-    st.subheader("All rows", anchor=False)
+    headline("Leaderboard")
+    lines(advice(run.board.verdict))
     rows = _chosen(run.board.frame)
     if rows.empty:
         st.info("No row is of this kind and these backbones. Widen the filter.")
     else:
-        table = rows_table(rows, run.board.verdict)
-        st.dataframe(
-            table,
-            hide_index=True,
-            column_config=columns(table, run.metric),
-            height=ROW_HEIGHT * (min(len(table), SHOWN) + 1) + 3,
-            row_height=ROW_HEIGHT,
-            placeholder="",
-        )
-        st.caption(
-            f"{capital(metric_words(run.metric))}. Scores are over all out-of-fold images, of ensembles "
-            "cross-fitted, with 95 % intervals. A gain is over the best single model, positive is better, and p is "
-            "Holm-corrected for all rows. “Tied” rows cannot be told from the best."
-        )
+        _table(run, rows)
     _downloads(run)
     if not rows.empty:
         _figure(rows)
 
 
-def advice(verdict: Verdict) -> str:
-    """What to do, in a few words.
-
-    >>> from ensembler.evaluation.verdict import Price
-    >>> advice(Verdict("mean", "a", "mean", True, 0.1, 0.05, 0.15, 0.01, Price(2.0, 5.0), ""))
-    'Use the ensemble mean: it is better than the best single model.'
-    """
-    if verdict.best_ensemble is None:
-        return f"Use {verdict.winner}, the best single model; no ensemble was made."
-    if verdict.better:
-        return f"Use the ensemble {verdict.winner}: it is better than the best single model."
-    return f"Use the single model {verdict.winner}: no ensemble is shown to be better."
-
-
-def concerns(board: Leaderboard, manifest: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """What a reader has to know before trusting the rows: (what it is, its details)."""
-    frame = board.frame
-    notes = frame.loc[frame["note"].notna() & (frame["note"] != ""), ["name", "note"]]
-    skipped = manifest.get("unreadable", [])
-    found = [
-        (count(len(board.verdict.failed), "candidate") + " failed or left out", list(board.verdict.failed)),
-        (count(len(notes), "row") + " with a note", [f"{n}: {note}" for n, note in notes.to_numpy(str)]),
-        (
-            count(len(skipped), "image") + " skipped, not readable",
-            [": ".join(map(str, image)) for image in skipped],
-        ),
-    ]
-    return [(title, details) for title, details in found if details]
-
-
 # ---------------------------------------------------------------------- pieces
-
-
-def _contenders(run: View) -> None:
-    """The best single model and the best ensemble, the difference, and what it costs."""
-    verdict = run.board.verdict
-    records = {r["name"]: r for r in run.board.to_records()}
-    columns = st.columns(4 if verdict.best_ensemble else 1)
-    for column, title, name in (
-        (columns[0], "Best single model", verdict.best_single),
-        (columns[min(1, len(columns) - 1)], "Best ensemble", verdict.best_ensemble),
-    ):
-        if name is None:
-            continue
-        row = records[name]
-        with column.container(border=True, height="stretch"):
-            st.metric(title, number(row["cv"]))
-            lines(name, f"95 % interval {span(row['cv_low'], row['cv_high'])}", *_cost(row))
-    if verdict.best_ensemble is None:
-        return
-    with columns[2].container(border=True, height="stretch"):
-        st.metric(f"Gain in {metric_name(run.metric)}", number(verdict.delta, sign=True))
-        lines(
-            "Positive is better",
-            f"95 % interval {span(verdict.low, verdict.high, sign=True)}",
-            f"p = {p_text(verdict.p_value)}, Holm-corrected".replace("= <", "<"),
-        )
-    with columns[3].container(border=True, height="stretch"):
-        price = verdict.price
-        if price.added_ms is None:
-            st.metric("Price", "unknown")
-            lines("Predictions alone say nothing about latency.")
-        else:
-            ratio = "–" if price.latency_ratio is None else f"{price.latency_ratio:.1f} × latency"
-            st.metric("Price", ratio)
-            lines(f"{price.added_ms:+.1f} ms an image", "at batch 1, on the machine of the run")
-
-
-def _cost(row: Mapping[str, Any]) -> list[str]:
-    parts = []
-    if row["latency_ms"] is not None:
-        parts.append(f"{row['latency_ms']:.1f} ms an image")
-    if row["params"] is not None:
-        parts.append(f"{row['params'] / 1e6:.2f} M parameters")
-    return parts
-
-
-def _concerns(run: View) -> None:
-    found = concerns(run.board, run.manifest)
-    if found:
-        with st.expander("; ".join(title for title, _ in found), icon=":material/warning:"):
-            for title, details in found:
-                st.markdown(f"**{title}**")
-                lines(*details)
 
 
 def _chosen(frame: pd.DataFrame) -> pd.DataFrame:
@@ -177,13 +82,68 @@ def _chosen(frame: pd.DataFrame) -> pd.DataFrame:
     return rows if column is None else rows.sort_values(column, ascending=ascending, kind="stable")
 
 
+def _table(run: View, rows: pd.DataFrame) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        place = st.container()
+        differ = run.trained and st.toggle(
+            "Only the settings that differ",
+            key="differ",
+            bind="query-params",
+            help="Adds a column for each setting in which the trained models are not all the same",
+        )
+    frame = run.board.frame
+    shown = _columns(place, frame)
+    scale = scale_of(frame, run.metric, run.board.verdict)
+    settings = _settings(run) if differ else None
+    table = rows_table(rows, run.board.verdict, scale, settings)
+    if settings is not None:
+        shown = [c for c in shown if c not in _SETTINGS] + [str(c) for c in settings]
+    st.dataframe(
+        table[shown],
+        hide_index=True,
+        column_config=columns(table, run.metric),
+        height=ROW_HEIGHT * (min(len(table), SHOWN) + 1) + 3,
+        row_height=ROW_HEIGHT,
+        placeholder="",
+        lazy=len(table) > SENT,
+        alt="Leaderboard",
+    )
+    st.caption(
+        f"{capital(metric_words(run.metric))}. Scores are over all out-of-fold images, of ensembles "
+        "cross-fitted, with 95 % intervals. A gain is over the best single model, positive is better, and p is "
+        "Holm-corrected for all rows. “Tied” rows cannot be told from the best. Drawn: circles are single models, "
+        "diamonds are ensembles, the dashed line is the best single model; an arrow points to what lies further out."
+    )
+
+
+def _columns(place: DeltaGenerator, frame: pd.DataFrame) -> list[str]:
+    """The columns to show; the name always is."""
+    choices = [name for name in offered(frame) if name != "Name"]
+    with place.popover("Columns", icon=":material/view_column:"):
+        chosen = st.pills(
+            "Columns to show",
+            choices,
+            selection_mode="multi",
+            default=[name for name in choices if name in FIRST],
+            key="columns",
+            bind="query-params",
+        )
+    return ["Name", *[name for name in choices if name in chosen]]
+
+
+@st.cache_data(max_entries=4, show_spinner="Reading settings…", hash_funcs={View: lambda run: run.key})
+def _settings(run: View) -> pd.DataFrame:
+    with understood(run.store.path):
+        return differing(run.manifest["candidates"])
+
+
 def _downloads(run: View) -> None:
     st.markdown("Download all rows:")
     with st.container(horizontal=True):
         for label, text, mime in (
-            ("CSV", run.board.to_csv(), "text/csv"),
-            ("JSON", run.board.to_json(), "application/json"),
-            ("LaTeX", run.board.to_latex(), "application/x-tex"),
+            ("CSV", run.board.to_csv, "text/csv"),
+            ("JSON", run.board.to_json, "application/json"),
+            ("LaTeX", run.board.to_latex, "application/x-tex"),
         ):
             suffix = "tex" if label == "LaTeX" else label.lower()
             name = f"{run.store.name}-leaderboard.{suffix}"

@@ -51,9 +51,11 @@ class Page:
 #: The navigation, by heading; the first page is the home page.
 PAGES: dict[str, tuple[Page, ...]] = {
     "Decide": (
+        Page("overview", "Overview", ":material/home:"),
         Page("leaderboard", "Leaderboard", ":material/leaderboard:"),
         Page("compare", "Compare", ":material/compare_arrows:"),
     ),
+    "Sweep": (Page("live", "Live", ":material/monitoring:", needs="run"),),
     "Deliver": (Page("export", "Export", ":material/deployed_code:"),),
 }
 

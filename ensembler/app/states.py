@@ -2,66 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
 from ..errors import EnsemblerError
 from ..store import RunStore
-from .reading import stamp, understood
+from .following import State, Story, at_work, followed, state_of
+from .links import link
+from .reading import stamp
 from .wording import count, headline, plain
 
-#: A sweep that wrote nothing for so long has probably been stopped.
-QUIET_S = 600
+#: Seconds between two looks at a run that has no leaderboard yet.
+POLL_S = 3.0
 
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is, from its events.
-
-    Attributes:
-        stage: the last that began; None before the first.
-        state: of that stage: "running", "done" or "failed".
-        reason: of a failure.
-        ended: Cells and trials that ended in all stages so far.
-        failed: how many of them failed.
-        quiet_s: seconds since the last event.
-    """
-
-    stage: str | None = None
-    state: str = "running"
-    reason: str = ""
-    ended: int = 0
-    failed: int = 0
-    quiet_s: float = 0.0
-
-
-def progress(store: RunStore) -> Progress:
-    """How far a run is.
-
-    Raises:
-        StoreError: its log is damaged.
-    """
-    with understood(store.path):
-        return _progress(store.events())
-
-
-def _progress(events: Sequence[Mapping[str, Any]]) -> Progress:
-    stages = [e for e in events if e.get("kind") == "stage"]
-    trials = [e for e in events if e.get("kind") == "trial" and e.get("state") != "started"]
-    last = stages[-1] if stages else {}
-    return Progress(
-        stage=last.get("stage"),
-        state=str(last.get("state", "running")),
-        reason=str(last.get("reason", "")),
-        ended=len(trials),
-        failed=sum(e.get("state") == "failed" for e in trials),
-        quiet_s=max(0.0, time.time() - float(events[-1]["t"])) if events else 0.0,
-    )
+#: What a stage does, for people.
+STAGES = {
+    "sweep": "training",
+    "combine": "combining",
+    "compare": "comparing",
+    "collapse": "collapsing folds",
+    "test": "testing",
+}
 
 
 def no_runs(folder: Path) -> None:
@@ -79,31 +43,99 @@ def no_runs(folder: Path) -> None:
     st.button("Look again", icon=":material/refresh:")
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        run: how it stands.
+        stage: the last that began; None before the first.
+        state: of that stage: "running", "done" or "failed".
+        reason: of a failure.
+        ended: trainings that ended so far.
+        failed: how many of them failed.
+    """
+
+    run: State = "new"
+    stage: str | None = None
+    state: str = "running"
+    reason: str = ""
+    ended: int = 0
+    failed: int = 0
+
+
+def progress(store: RunStore) -> Progress:
+    """How far a run is.
+
+    Raises:
+        StoreError: its log is damaged.
+    """
+    working = at_work(store)
+    with followed(store).up_to_date() as story:
+        return progress_of(story, working)
+
+
+def progress_of(story: Story, working: bool) -> Progress:
+    """The same, of a story; `working` is `following.at_work`."""
+    ended = [t for t in story.trials if t.state not in ("running", "lost")]
+    failed = sum(t.state == "failed" for t in ended)
+    last = story.stage
+    if last is None:
+        return Progress(state_of(story, working))
+    return Progress(state_of(story, working), last.name, last.state, last.reason, len(ended), failed)
+
+
 def unfinished(store: RunStore) -> None:
     """The run has no leaderboard yet."""
     now = progress(store)
-    if now.state == "failed":
-        headline(f"{store.name} stopped in the stage “{now.stage}”")
-        st.error(plain(now.reason), icon=":material/error:")
-        st.markdown("Mend the cause, then run the same command again. Whatever is finished is kept.")
-    elif now.quiet_s > QUIET_S or now.stage is None:
-        headline(f"{store.name} has no leaderboard yet")
-        st.warning(
-            "Nothing has been written lately. If the sweep was stopped, run the same command again: "
-            "whatever is finished is kept.",
-            icon=":material/pause_circle:",
-        )
-    else:
-        headline(f"{store.name} is still running")
-        st.info(
-            f"Stage: {plain(now.stage)}. The leaderboard appears here when all stages are done.",
-            icon=":material/hourglass_top:",
-        )
+    stands(store, now)
+    if now.run == "running":
+        st.markdown("The leaderboard appears here when all stages are done.")
     if now.ended:
         failures = f", {now.failed} of them failed" if now.failed else ""
         st.markdown(f"{count(now.ended, 'training')} ended so far{failures}.")
+    link("live", "Watch the sweep", store.name)
     st.button("Look again", icon=":material/refresh:")
     _wait_for(store)
+
+
+def stands(store: RunStore, now: Progress) -> None:
+    """A headline that says how a run stands, and what to do where it does not go on by itself."""
+    stage = STAGES.get(now.stage or "", now.stage or "preparing the images")
+    if now.run == "running":
+        headline(f"{store.name} is still running")
+        st.info(f"Stage: {plain(stage)}.", icon=":material/hourglass_top:")
+    elif now.run == "failed":
+        headline(f"{store.name} stopped in the stage “{now.stage}”")
+        st.error(plain(now.reason), icon=":material/error:")
+        _resume(store, "Mend the cause, then go on. Whatever is finished is kept:")
+    elif now.run in ("stopped", "interrupted"):
+        headline(f"{store.name} was {'stopped by hand' if now.run == 'stopped' else 'interrupted'}")
+        st.warning(
+            f"Nobody works on it. It had come to the stage: {plain(stage)}.", icon=":material/pause_circle:"
+        )
+        _resume(store, "Go on where it ended. Whatever is finished is kept:")
+    elif now.run == "paused":
+        headline(f"{store.name} is trained, but not compared yet")
+        _resume(store, "Make the comparison:", shlex.join(["ensembler", "combine", str(store.path)]))
+    elif now.run == "new":
+        headline(f"{store.name} has no leaderboard yet")
+        st.warning("Nothing was trained, and nobody works on it.", icon=":material/pause_circle:")
+        _resume(store, "Start it again:")
+    else:
+        headline(f"{store.name} is finished")
+
+
+def resume_command(store: RunStore) -> str:
+    """What to type so that a run goes on.
+
+    >>> resume_command(RunStore("runs/my pets"))
+    "ensembler combine 'runs/my pets'"
+    """
+    config = store.path / "config.yaml"
+    if not config.is_file():  # made from predictions
+        return shlex.join(["ensembler", "combine", str(store.path)])
+    return shlex.join(["ensembler", "run", str(config), "-o", str(store.path)])
 
 
 def damaged(error: EnsemblerError) -> None:
@@ -114,11 +146,17 @@ def damaged(error: EnsemblerError) -> None:
     st.button("Look again", icon=":material/refresh:")
 
 
+def _resume(store: RunStore, words: str, command: str = "") -> None:
+    st.markdown(words)
+    st.code(command or resume_command(store), language="bash", wrap_lines=True)
+    link("launch", "Or do it from here", store.name)
+
+
 def _wait_for(store: RunStore) -> None:
     """Shows the leaderboard as soon as there is one, without being asked."""
     before = stamp(store)
 
-    @st.fragment(run_every=3.0)
+    @st.fragment(run_every=POLL_S)
     def watch() -> None:
         if stamp(store) != before:
             st.rerun()

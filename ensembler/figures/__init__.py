@@ -25,6 +25,7 @@ from .errors import (
     votes_frame,
 )
 from .leaderboard import leaderboard_figure, leaderboard_frame
+from .live import live_curves_figure, live_curves_frame, load_figure
 from .ranking import precision_recall_figure, precision_recall_frame, roc_figure, roc_frame
 from .reliability import reliability_figure, reliability_frame
 from .style import KIND_COLOURS, KIND_SYMBOLS, PALETTE
@@ -49,6 +50,9 @@ __all__ = [
     "leaderboard_frame",
     "learning_curves_figure",
     "learning_curves_frame",
+    "live_curves_figure",
+    "live_curves_frame",
+    "load_figure",
     "mistakes_frame",
     "outcome_frame",
     "precision_recall_figure",

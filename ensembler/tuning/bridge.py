@@ -19,6 +19,9 @@ from .plan import IDLE, Chain, Outcome, Status, Trial
 #: Seconds that the first worker waits for the others to start.
 WARM_UP_S = 60.0
 
+#: What an observer is told of the worker beside the epoch, see `load.gpu_memory`; `pid` is from Tune.
+_WORKER = ("pid", "gpu_bytes", "gpu_total_bytes")
+
 
 class TrialWatch(Callback):  # type: ignore[misc]
     """Tells the searcher when a worker takes a trial, and remembers why Ray gave one up.
@@ -205,7 +208,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         if history and report["epoch"] <= history[-1]["epoch"]:
             history.clear()  # started again after its worker died
         history.append(report)
-        self._observer.epoch(trial, report)
+        # Where it ran is news, not a result: it stays out of what is kept of the trial.
+        self._observer.epoch(trial, report | {key: result[key] for key in _WORKER if key in result})
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the store decides what is done."""

@@ -23,7 +23,11 @@ class EventWriter:
 
     def started(self, trial: Trial, stage_total: int) -> None:
         """See `Observer`."""
-        self._log.event("trial", state="started", total=stage_total, **_about(trial))
+        candidate = trial.job.candidate
+        epochs = candidate.recipe.epochs if trial.kind == "cell" and candidate.fine_tuned else None
+        self._log.event(
+            "trial", state="started", total=stage_total, epochs=epochs, until=trial.until, **_about(trial)
+        )
 
     def epoch(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """See `Observer`."""

@@ -48,7 +48,7 @@ class Observer(Protocol):
         """A worker took a trial; again after a retry."""
 
     def epoch(self, trial: Trial, report: Mapping[str, Any]) -> None:
-        """A trial reported an epoch; the keys are those of `Epoch`."""
+        """A trial reported an epoch; the keys are those of `Epoch`, and some about the worker."""
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """A trial ended."""

@@ -15,6 +15,7 @@ from ..errors import EnsemblerError
 from ..training.candidate import CellResult, Epoch, TrainingData
 from ..training.loop import fit_cell
 from ..training.numerics import measure_numerics
+from .load import gpu_memory
 from .plan import IDLE, Trial
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         self._last |= report
         result = {
             **self._last,
+            **gpu_memory(),
             "step_s": time.perf_counter() - began,
             "reported": bool(report.get("epoch")),
             "done": "ended" in report,

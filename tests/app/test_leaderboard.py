@@ -1,10 +1,11 @@
 import json
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from ensembler.app.leaderboard import ORDERS
-from ensembler.app.rows import rows_table
+from ensembler.app.rows import Scale, differing, drawn_interval, rows_table, scale_of
 from ensembler.comparison import read_leaderboard
 from ensembler.evaluation.leaderboard import Leaderboard
 
@@ -13,22 +14,9 @@ def table(app: AppTest):
     return app.dataframe[0].value
 
 
-def test_verdict_comes_first_and_says_what_to_do(open_page, trained, said):
+def test_one_line_says_what_to_use(open_page, trained, said):
     verdict = read_leaderboard(trained).verdict
-    app = open_page("leaderboard", trained)
-    first, second = app.main.children[0].proto.body, app.main.children[1].proto.body
-    assert first.startswith("<h2")
-    assert f"Use the ensemble {verdict.winner}: it is better" in first
-    assert verdict.sentence in said(app)
-    assert "24.0 ms an image" in said(app), second
-
-
-def test_contenders_stand_side_by_side_with_interval_and_price(open_page, trained, said):
-    verdict = read_leaderboard(trained).verdict
-    metrics = {m.label: m.value for m in open_page("leaderboard", trained).metric}
-    assert metrics["Gain in log loss"] == f"{verdict.delta:+.4f}"
-    assert metrics["Price"] == f"{verdict.price.latency_ratio:.1f} × latency"
-    assert list(metrics) == ["Best single model", "Best ensemble", "Gain in log loss", "Price"]
+    assert f"Use the ensemble {verdict.winner}: it is better" in said(open_page("leaderboard", trained))
 
 
 def test_every_row_stands_in_the_table_with_its_interval_and_standing(open_page, trained):
@@ -39,13 +27,14 @@ def test_every_row_stands_in_the_table_with_its_interval_and_standing(open_page,
     assert shown["95 % interval"][0] == f"{row['cv_low']:.4f} to {row['cv_high']:.4f}"
     assert "recommended" in shown["Standing"][0]
     assert (shown["Interval of the gain"] == "best single model").sum() == 1
+    assert shown["Interval"].str.startswith("data:image/svg+xml;utf8,<svg ").all()
     assert "Test" not in shown, "a column that nothing fills is left out"
 
 
 def test_ties_are_badged(trained):
     board = read_leaderboard(trained)
     board.frame["tied_with_best"] = [True, True, *[False] * (len(board.frame) - 2)]
-    standing = rows_table(board.frame, board.verdict)["Standing"].tolist()
+    standing = rows_table(board.frame, board.verdict, Scale(0, 1))["Standing"].tolist()
     assert [("tied" in badges) for badges in standing[:3]] == [True, True, False]
 
 
@@ -54,7 +43,8 @@ def test_filter_by_kind_and_backbone(open_page, trained):
     app.button_group[0].set_value("Single models").run()
     assert {tuple(k) for k in table(app)["Kind"]} == {("single",)}
     app.multiselect[0].set_value(["test_convnext"]).run()
-    assert list(table(app)["Backbone"]) == ["test_convnext"]
+    assert all(name.startswith("test_convnext") for name in table(app)["Name"])
+    assert len(table(app)) == 1
     app.button_group[0].set_value("Ensembles").run()
     members = table(app)["Members"]
     assert len(members) > 0
@@ -80,20 +70,6 @@ def test_sort(open_page, trained, order):
     assert list(table(app)["Name"]) == list(frame["name"])
 
 
-def test_failures_notes_and_skipped_images_are_told(open_page, trained, said):
-    app = open_page("leaderboard", trained)
-    assert (
-        app.expander[0].label
-        == "1 candidate failed or left out; 1 row with a note; 1 image skipped, not readable"
-    )
-    for detail in (
-        "out of memory",
-        "random weights: the hub is out of reach",
-        "broken.jpg: cannot be decoded",
-    ):
-        assert detail in said(app)
-
-
 def test_downloads_are_the_whole_leaderboard(open_page, trained):
     board = read_leaderboard(trained)
     app = open_page("leaderboard", trained)
@@ -101,27 +77,72 @@ def test_downloads_are_the_whole_leaderboard(open_page, trained):
     assert len(json.loads(board.to_json())) == len(table(app))
 
 
-def test_a_run_without_ensembles_names_the_best_single_model(open_page, bare, said):
-    records = [r for r in bare.leaderboard() if r["kind"] == "single"]
-    bare.write_leaderboard(records)
-    app = open_page("leaderboard", bare)
-    assert "no ensemble was made" in said(app)
-    assert [m.label for m in app.metric] == ["Best single model"]
+def test_predictions_alone_have_no_columns_of_cost(open_page, bare):
+    assert not {"Latency", "Parameters", "Training", "Backbone"} & set(table(open_page("leaderboard", bare)))
 
 
-def test_a_tie_recommends_the_single_model(open_page, bare, said):
-    records = bare.leaderboard()
-    for record in records:
-        record["p_value"] = None if record["p_value"] is None else 0.9
-    bare.write_leaderboard(records)
-    assert "no ensemble is shown to be better" in said(open_page("leaderboard", bare))
+def columns_of(app):
+    return next(group for group in app.button_group if group.label == "Columns to show")
 
 
-def test_predictions_alone_have_no_price(open_page, bare, said):
-    app = open_page("leaderboard", bare)
-    assert {m.label: m.value for m in app.metric}["Price"] == "unknown"
-    assert not {"Latency", "Parameters", "Training", "Backbone"} & set(table(app))
-    assert "Predictions alone say nothing about latency" in said(app)
+def test_columns_are_chosen_and_the_name_stays(open_page, trained):
+    app = open_page("leaderboard", trained)
+    assert {"Score", "Interval", "Standing"} <= set(table(app))
+    assert "Training" not in table(app), "not of the first columns"
+    columns_of(app).set_value(["Training", "Backbone"]).run()
+    assert list(table(app)) == ["Name", "Training", "Backbone"]
+    columns_of(app).set_value([]).run()
+    assert list(table(app)) == ["Name"]
+
+
+def test_only_the_settings_that_differ(open_page, trained):
+    app = open_page("leaderboard", trained)
+    app.toggle[0].set_value(True).run()
+    shown = table(app).set_index("Name")
+    added = [name for name in shown if name.islower()]
+    assert {"backbone", "lr"} <= set(added)
+    assert not {"strategy", "epochs", "weights"} & set(added), "the same for all"
+    other = next(c for c in trained.candidates() if c.recipe.lr == 0.5)
+    assert shown.loc[other.name, "lr"] == 0.5
+    assert shown.loc[other.name, "backbone"] == "test_resnet"
+    assert shown.loc[read_leaderboard(trained).verdict.best_ensemble, ["backbone", "lr"]].isna().all()
+
+
+def test_differing_settings_keep_numbers_and_say_the_rest_in_words(trained):
+    candidates = trained.manifest()["candidates"]
+    candidates[0]["recipe"]["flip"] = False
+    frame = differing(candidates)
+    assert frame["lr"].dtype == "float64"
+    assert sorted(frame["flip"]) == ["False", "True", "True"]
+    assert differing(candidates[:1]).empty
+
+
+def test_an_interval_is_drawn_where_it_lies():
+    scale = Scale(0.0, 1.0, reference=0.5)
+    single, ensemble = (drawn_interval(0.25, 0.5, 0.75, kind, scale) for kind in ("single", "ensemble"))
+    assert "<circle cx='75.0'" in single
+    assert "circle" not in ensemble
+    assert "d='M40.5 14H109.5'" in single
+    assert "d='M40.5 14H109.5'" in ensemble
+    assert "#" not in single, "it would end the address"
+    assert drawn_interval(float("nan"), 0.5, 0.7, "single", scale) == ""
+
+
+def test_what_lies_beyond_the_scale_ends_in_an_arrow():
+    scale = Scale(0.0, 1.0)
+    right, left = (drawn_interval(s - 0.1, s, s + 0.1, "single", scale) for s in (2.0, -1.0))
+    assert "circle" not in right + left
+    assert "M150 14L141" in right
+    assert "M0 14L9" in left
+
+
+@pytest.mark.parametrize(("metric", "low", "high"), [("log_loss", -0.5, 4.5), ("accuracy", 4.5, 9.5)])
+def test_the_scale_is_that_of_the_better_half(bare, metric, low, high):
+    scores = pd.Series(range(10), dtype="float64")
+    frame = pd.DataFrame({"name": "x", "cv": scores, "cv_low": scores - 0.5, "cv_high": scores + 0.5})
+    found = scale_of(frame, metric, read_leaderboard(bare).verdict)
+    assert (found.low, found.high) == (low, high)
+    assert found.reference is None, "no such row"
 
 
 def test_one_bad_row_does_not_squeeze_the_others(open_page, bare, said):

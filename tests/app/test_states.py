@@ -6,7 +6,7 @@ import pytest
 
 from ensembler.store import RunStore
 
-PAGES = ("leaderboard", "compare", "export")
+PAGES = ("overview", "leaderboard", "compare", "export")
 
 
 def test_a_missing_folder_says_what_to_do(open_app, tmp_path, said):
@@ -30,27 +30,70 @@ def test_a_first_run_appears_when_looking_again(open_app, bare, tmp_path, said):
     assert "Use the ensemble" in said(app)
 
 
-def test_a_running_run_says_how_far_it_is(open_app, tmp_path, said):
-    store = RunStore(tmp_path / "now")
-    store.update_manifest(name="now", metric="log_loss")
+def start(store, **manifest):
+    store.update_manifest(**manifest)
     store.event("stage", stage="sweep", state="running")
-    for state in ("started", "done", "started", "failed"):
-        store.event("trial", state=state)
-    app = open_app(tmp_path)
+
+
+def train(store, number, *states):
+    about = {"stage": "search", "number": number, "candidate": "net", "backbone": "net", "fold": 0}
+    for state in states:
+        store.event("trial", state=state, total=4, **about)
+
+
+def links(app):
+    return {
+        link.proto.label.replace("\\", ""): (link.proto.page, link.proto.query_string)
+        for link in app.get("page_link")
+    }
+
+
+def test_a_running_run_says_how_far_it_is_and_where_to_watch(open_app, tmp_path, said):
+    store = RunStore(tmp_path / "now")
+    with store.lock():
+        start(store, name="now", metric="log_loss")
+        train(store, 0, "started", "finished")
+        train(store, 1, "started", "failed")
+        app = open_app(tmp_path)
     assert "now is still running" in said(app)
-    assert "Stage: sweep" in said(app)
+    assert "Stage: training" in said(app)
     assert "2 trainings ended so far, 1 of them failed." in said(app)
+    assert links(app)["Watch the sweep"] == ("live", "run=now")
 
 
-def test_a_stopped_run_says_how_to_go_on(open_app, tmp_path, said):
-    store = RunStore(tmp_path / "old")
-    store.update_manifest(name="old")
-    (store.path / "events.jsonl").write_text(
-        '{"t": 1.0, "kind": "stage", "stage": "sweep", "state": "running"}\n'
-    )
+def test_an_interrupted_run_says_exactly_how_to_go_on(open_app, tmp_path, said):
+    store = RunStore(tmp_path / "my pets")
+    start(store, name="old")
+    (store.path / "config.yaml").write_text("name: old\n")
+    (store.path / ".driver.json").write_text('{"pid": 999999999, "host": "here"}')
     app = open_app(tmp_path)
-    assert "run the same command again" in said(app)
+    assert "my pets was interrupted" in said(app)
     assert "still running" not in said(app)
+    run = str(tmp_path / "my pets")
+    assert app.code[0].value == f"ensembler run '{run}/config.yaml' -o '{run}'"
+
+
+def test_a_run_that_was_stopped_by_hand_says_so(open_app, tmp_path, said):
+    store = RunStore(tmp_path / "pets")
+    store.update_manifest(name="pets")
+    with pytest.raises(KeyboardInterrupt), store.stage("sweep"):
+        raise KeyboardInterrupt
+    assert "pets was stopped by hand" in said(open_app(tmp_path))
+
+
+def test_a_run_that_was_only_trained_says_what_is_left(open_app, tmp_path, said):
+    store = RunStore(tmp_path / "pets")
+    store.update_manifest(name="pets")
+    with store.stage("sweep"):
+        pass
+    app = open_app(tmp_path)
+    assert "trained, but not compared yet" in said(app)
+    assert app.code[0].value == f"ensembler combine {store.path}"
+
+
+def test_a_run_without_events_says_so(open_app, tmp_path, said):
+    RunStore(tmp_path / "pets").update_manifest(name="pets")
+    assert "Nothing was trained" in said(open_app(tmp_path))
 
 
 def test_a_failed_run_says_why(open_app, tmp_path, said):
@@ -117,11 +160,11 @@ def test_a_missing_leaderboard_is_rebuilt(open_app, bare, said):
     assert (bare.path / "leaderboard.parquet").exists()
 
 
-def test_a_rebuilt_leaderboard_is_shown(open_app, bare):
+def test_a_rebuilt_leaderboard_is_shown(open_app, bare, said):
     app = open_app(bare.path.parent)
-    before = len(app.dataframe[0].value)
+    assert f"All {len(bare.leaderboard())} rows" in said(app)
     bare.write_leaderboard(bare.leaderboard()[:-1])
-    assert len(app.run().dataframe[0].value) == before - 1
+    assert f"All {len(bare.leaderboard())} rows" in said(app.run())
 
 
 @pytest.mark.parametrize("name", ["../../", "/etc", "..", "runs/../bare", "<script>alert(1)</script>", "*x*"])
@@ -129,7 +172,7 @@ def test_a_hostile_run_is_refused(open_app, bare, said, name):
     (bare.path.parent.parent / "manifest.json").write_text("{}")
     app = open_app(bare.path.parent, run=name)
     assert "There is no run named" in app.error[0].value
-    assert not app.dataframe
+    assert not app.metric
     assert "<script>" not in app.error[0].value
     assert "*x*" not in app.error[0].value
     app.sidebar.selectbox[0].set_value("bare").run()

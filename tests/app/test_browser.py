@@ -4,11 +4,13 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ensembler.app.main import PAGES
 from ensembler.app.server import command
@@ -29,6 +31,12 @@ FOLLOWS = """scheme => {
     const colour = getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor
     const light = colour.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) > 384
     return light === (scheme === 'light')
+}"""
+
+#: Whether the heading is no longer the one before.
+ANOTHER = """before => {
+    const heading = document.querySelector('[data-testid=stMain] h2')
+    return heading && heading.innerText !== before
 }"""
 
 pytestmark = [
@@ -123,45 +131,79 @@ def settled(tab):
     return tab
 
 
-def test_the_road_from_verdict_to_bundle(open_tab, url, runs):
+def link(tab, name):
+    before = tab.locator("h2").first.inner_text()
+    tab.get_by_test_id("stSidebar").get_by_role("link", name=name, exact=True).click()
+    tab.wait_for_function(ANOTHER, arg=before)
+    settled(tab)
+
+
+def choose(tab, box, option):
+    tab.get_by_role("combobox", name=box).first.click()
+    tab.get_by_role("option", name=option, exact=True).click()
+
+
+def test_the_road_from_verdict_to_answers(open_tab, url, runs, tmp_path):
+    """Open, read the verdict, sort, open a confusion cell, switch a member off, save, export, predict."""
     tab = open_tab()
     tab.goto(url)
     settled(tab)
-    assert (
-        tab.locator("h2").first.inner_text()
-        == "Use the ensemble stacking: it is better than the best single model."
-    )
+    verdict = "Use the ensemble stacking: it is better than the best single model."
+    assert tab.locator("h2").first.inner_text() == verdict
     assert tab.url.endswith("?run=pets")
+
+    link(tab, "Leaderboard")
     tab.locator("[data-testid=stDataFrame] canvas").first.wait_for()
     tab.locator(".js-plotly-plot").first.wait_for()
-
     tab.get_by_text("Single models", exact=True).first.click()
     tab.wait_for_url("**kind=Single*")
-    tab.get_by_role("combobox", name="Sort by").click()
-    tab.get_by_role("option", name="Latency").click()
+    choose(tab, "Sort by", "Latency")
     tab.wait_for_url("**sort=Latency*")
-    tab.get_by_text("The best ensemble, stacking, beats").wait_for()
 
-    tab.get_by_role("link", name="Compare").click()
+    link(tab, "Compare")
     tab.get_by_text("stacking is better than test_resnet").wait_for()
     assert "/compare?run=pets" in tab.url
-    tab.get_by_role("combobox", name="Rows").click()
-    tab.get_by_role("option", name="greedy").click()
+    choose(tab, "Rows", "greedy")
     tab.keyboard.press("Escape")
     tab.get_by_text(re.compile("greedy (is|cannot be)")).first.wait_for()
     tab.wait_for_url("**row=greedy*")
     shared = tab.url
+    cell(tab, "Confusion matrix of stacking", 0.5 / 3, 0.5 / 3)
+    tab.get_by_text(re.compile("stacking (is right on|takes)")).first.wait_for()
 
-    tab.get_by_role("link", name="Export").click()
-    tab.get_by_role("button", name="Export").click()
-    tab.get_by_text("Exporting for").wait_for()
-    tab.get_by_text("The bundle is there").wait_for(timeout=60_000)
+    link(tab, "Ensemble lab")
+    tab.get_by_text("Switched on: 3 of 3").wait_for()
+    tab.locator("[data-testid=stCheckbox] label").last.click()
+    tab.get_by_text("Switched on: 2 of 3").wait_for()
+    settled(tab)
+    tab.get_by_role("textbox", name="Name").fill("both")
+    tab.keyboard.press("Tab")
+    tab.get_by_role("button", name="Save").click()
+    tab.get_by_text("Saved: both").wait_for()
+
+    link(tab, "Export")
+    choose(tab, "Row", "both")
+    tab.get_by_role("button", name="Export", exact=True).click()
+    tab.get_by_text("The bundle is there").wait_for(timeout=90_000)
     tab.get_by_text("What is inside").wait_for()
-    assert (runs / "pets" / "bundles" / "stacking" / "bundle.json").is_file()
+    bundle = runs / "pets" / "bundles" / "both"
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "photo.png")
+    answers = tmp_path / "answers.csv"
+    command = ["predict", str(bundle), str(tmp_path / "photo.png"), "-o", str(answers)]
+    subprocess.run([sys.executable, "-m", "ensembler", *command], check=True)
+    assert len(answers.read_text().splitlines()) == 2
 
     other = open_tab()
     other.goto(shared)
     other.get_by_text(re.compile("greedy (is|cannot be)")).first.wait_for()
+
+
+def cell(tab, plot, across, down):
+    """Clicks into a figure, at these shares of its plotting area."""
+    figure = tab.get_by_label(plot, exact=True)
+    figure.scroll_into_view_if_needed()
+    area = figure.locator(".nsewdrag").first.bounding_box()
+    tab.mouse.click(area["x"] + across * area["width"], area["y"] + down * area["height"])
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -181,7 +223,7 @@ def test_names_are_text_and_run_nothing(open_tab, url):
     tab.goto(f"{url}/?run=bare")
     settled(tab)
     assert "<script>alert(1)</script>" in tab.locator("[data-testid=stMain]").inner_text()
-    tab.get_by_role("link", name="Compare").click()
+    link(tab, "Compare")
     tab.get_by_role("combobox", name="Rows").click()
     tab.get_by_role("option", name=":smile: $x$ [l](http://h)").click()
     tab.get_by_text("Do the confidences mean what they say?").wait_for()

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import streamlit as st
@@ -31,6 +31,8 @@ LISTED = 200
 
 #: Curves of the stage that runs, or ran last.
 _LATEST = "The latest"
+
+Told = TypeVar("Told", StageStory, TrialStory)
 
 _STATES = {"finished": "finished", "stopped": "stopped early", "failed": "failed", "lost": "cut off"}
 
@@ -99,21 +101,22 @@ def look(story: Story, working: bool, metric: str, now: float, part: str | None 
         now: time of the clock.
         part: stage of the sweep whose curves are drawn; the latest where it is none that has any.
     """
-    ended = [t for t in story.trials if t.ended is not None]
+    trials = story.trials if working else [_cut_off(t) for t in story.trials]
+    ended = [t for t in trials if t.state != "running"]
     scored = [t for t in ended if t.score is not None and t.state != "failed"]
     sign = 1 if get_metric(metric).greater_is_better else -1
     return Look(
         progress=progress_of(story, working),
-        stages=tuple(replace(s) for s in story.stages.values()),
-        parts=tuple(replace(s) for s in story.parts.values()),
+        stages=tuple(replace(s) if working else _cut_off(s) for s in story.stages.values()),
+        parts=tuple(replace(s) if working else _cut_off(s) for s in story.parts.values()),
         took_s=now - (story.began or now)
         if working
         else sum((s.ended or s.began) - s.began for s in story.stages.values()),
         left_s=time_left(story, now) if working else None,
-        running=tuple(story.running),
+        running=tuple(story.running if working else ()),
         failed=tuple(t for t in reversed(ended) if t.state == "failed"),
-        trials=tuple(reversed(story.trials[-LISTED:] if working else story.trials)),
-        drawn=tuple(_drawn(story, part, sign)),
+        trials=tuple(reversed(trials[-LISTED:] if working else trials)),
+        drawn=tuple(_drawn(trials, part, sign)),
         best=max(scored, key=lambda t: sign * float(t.score or 0.0), default=None),
         workers=workers_table(story),
         rungs=rungs_table(story.trials),
@@ -283,7 +286,8 @@ def _stages(now: Look) -> None:
                 words += " planned" if part.state != "running" and part.done < part.total else ""
                 words += f", {part.failed} failed" if part.failed else ""
                 words += f", {took(part.ended - part.began)}" if part.ended is not None else ""
-                st.progress(min(1.0, part.done / part.total) if part.total else 1.0, text=words)
+                done = part.done + sum(t.share for t in now.running if t.stage == part.name)
+                st.progress(min(1.0, done / part.total) if part.total else 1.0, text=words)
         else:
             lines(_stage_line(stage))
 
@@ -372,9 +376,14 @@ def _formats() -> dict[str, Any]:
     }
 
 
-def _drawn(story: Story, part: str | None, sign: int) -> list[TrialStory]:
+def _cut_off(what: Told) -> Told:
+    """The same where nobody is at it: what had not ended never will."""
+    return replace(what, state="lost") if what.state == "running" else replace(what)
+
+
+def _drawn(trials: Sequence[TrialStory], part: str | None, sign: int) -> list[TrialStory]:
     """Of one stage: those that run, the last that ended, and the best."""
-    with_curves = [t for t in story.trials if t.history]
+    with_curves = [t for t in trials if t.history]
     known = {t.stage for t in with_curves}
     if part not in known:
         part = with_curves[-1].stage if with_curves else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -71,7 +72,8 @@ def live_curves_figure(frame: pd.DataFrame, metric: str) -> go.Figure:
             hovertemplate="epoch %{x}: %{y:.4f}<extra>" + text(trial).replace("%{", "% {") + "</extra>",
             **style,
         )
-    figure.update_xaxes(rangemode="tozero")
+    epochs = int(frame["epoch"].max()) if len(frame) else 1
+    figure.update_xaxes(rangemode="tozero", dtick=max(1, math.ceil(epochs / 12)))  # no half epochs
     return named(figure, "Trainings as they go", "Epoch", f"{title(metric)} on monitor images")
 
 

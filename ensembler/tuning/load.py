@@ -20,8 +20,8 @@ EVERY_S = 5.0
 #: Seconds that the end of a sweep waits for a sample that is just being written.
 _PATIENCE_S = 0.5
 
-#: How Ray titles its processes; one that waits for work is titled `_SPARE`.
-_RAY, _SPARE = "ray::", "ray::IDLE"
+#: How Ray titles the processes that train, apart from its own agents and from those that wait for work.
+_RAY, _TRAINS = "ray::", "Trainable"
 
 
 class Machine:
@@ -55,7 +55,7 @@ class Machine:
                 seen = known is not None and known == child  # a process number may be given again
                 worker = known if known is not None and seen else child
                 title = " ".join(worker.cmdline()[:1])
-                if title.startswith(_RAY) and not title.startswith(_SPARE):
+                if title.startswith(_RAY) and _TRAINS in title:
                     cpu = worker.cpu_percent(None)
                     alive[worker.pid] = worker
                     if seen:  # the first time there is nothing to compare with

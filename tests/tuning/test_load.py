@@ -77,7 +77,7 @@ def titled() -> Iterator[list[subprocess.Popen[bytes]]]:
     """Processes titled as Ray's workers are."""
     children = [
         subprocess.Popen([title, "-c", "while True: pass"], executable=sys.executable)
-        for title in ("ray::CellTrainable", "ray::IDLE", "python")
+        for title in ("ray::ResourceTrainable.train", "ray::DashboardAgent", "ray::IDLE", "python")
     ]
     yield children
     for child in children:

@@ -35,8 +35,11 @@ keep: 2
 ensembles: [mean, greedy, stacking]
 """
 
-#: Monospaced, as YAML has to be.
-_MONOSPACED = "<style>.st-key-draft textarea {font-family: monospace; font-size: .875rem}</style>"
+#: Monospaced and unbroken, as YAML has to be read.
+_MONOSPACED = (
+    "<style>.st-key-draft textarea {font-family: monospace; font-size: .875rem; white-space: pre; overflow-x: auto}"
+    "</style>"
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def choose(folder: Path) -> Draft:
     known = sources(folder, Path.cwd())
     state = st.session_state
     chosen = st.selectbox("Begin with", list(known), key="config", persist_state="session")
-    upload = st.file_uploader("or upload a config", ["yaml", "yml"], key="config-upload", max_upload_size=1)
+    with st.expander("or upload one"):
+        upload = st.file_uploader("Config", ["yaml", "yml"], key="config-upload", max_upload_size=1)
     origin = upload.file_id if upload is not None else chosen
     if state.get("draft-of") != origin:  # another choice: its text takes the place of what was there
         try:

@@ -29,13 +29,13 @@ POLL_S = 2.0
 MOST_RESTING = 20
 
 _STATE = {
-    "starting": (":material/hourglass_top:", "starting"),
-    "running": (":material/play_circle:", "running"),
-    "stopping": (":material/pending:", "stopping"),
-    "elsewhere": (":material/computer:", "running on another machine"),
-    "stopped": (":material/pause_circle:", "stopped"),
-    "failed": (":material/error:", "failed"),
-    "finished": (":material/check_circle:", "finished"),
+    "starting": (":material/hourglass_top:", "is starting"),
+    "running": (":material/play_circle:", "is running"),
+    "stopping": (":material/pending:", "is stopping"),
+    "elsewhere": (":material/computer:", "is running on another machine"),
+    "stopped": (":material/pause_circle:", "is stopped"),
+    "failed": (":material/error:", "has failed"),
+    "finished": (":material/check_circle:", "is finished"),
 }
 
 
@@ -164,7 +164,7 @@ def _card(sweep: Sweep, allowed: bool) -> None:
     name = sweep.store.name
     with st.container(border=True):
         since = f", since {sweep.since}" if sweep.since and sweep.live else ""
-        st.markdown(f"{icon} **{plain(name)}** is {state}{plain(since)}.")
+        st.markdown(f"{icon} **{plain(name)}** {state}{plain(since)}.")
         if sweep.reason:
             st.error(plain(sweep.reason))
         if sweep.state == "elsewhere":
@@ -190,8 +190,7 @@ def _card(sweep: Sweep, allowed: bool) -> None:
 def _stop_button(sweep: Sweep) -> None:
     if sweep.state == "stopping":
         lines(
-            f"It ends its trainings in an orderly way, for {sweeps.GRACE_S:.0f} s at most. Whatever is finished is "
-            "kept, and it can be resumed."
+            f"It has {sweeps.GRACE_S:.0f} s to end in good order. Whatever is finished is kept, and it can be resumed."
         )
     elif st.button("Stop", key=f"stop-{sweep.store.name}", icon=":material/stop:"):
         _remember(sweep.store)

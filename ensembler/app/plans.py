@@ -20,8 +20,9 @@ STEPS = {
 
 def plan_words(plan: Plan) -> list[str]:
     """The plan in a few lines, the first one for those who read no further."""
-    first = f"{count(plan.trainings, 'training')} at most, {count(plan.workers, 'at a time', 'at a time')}"
-    return [f"{_time_words(plan)} {first}.", *_reasons(plan)]
+    planned = count(plan.trainings, "training")
+    trained = planned + (" at most" if plan.budget is None else " if there is time for all")
+    return [f"{_time_words(plan)} {trained}, {plan.workers:,} at a time.", *_reasons(plan)]
 
 
 def _time_words(plan: Plan) -> str:
@@ -51,22 +52,24 @@ def _reasons(plan: Plan) -> list[str]:
 
 
 def plan_table(plan: Plan) -> pd.DataFrame:
-    """One row a step: Step, What, Candidates, Trainings, Epochs, Time."""
-    rows = []
-    for step in plan.steps:
-        title, what = STEPS[step.name]
-        rows.append(
+    """One row a step: Step, Time, Trainings, Epochs of each, Candidates, What; a dash where there is nothing."""
+    return pd.DataFrame(
+        [
             {
-                "Step": title,
-                "What": what,
-                "Candidates": step.candidates,
-                "Trainings": step.trainings or None,
-                "Epochs of each": step.epochs or None,
+                "Step": STEPS[step.name][0],
                 "Time": "unknown" if step.seconds is None else duration(step.seconds),
+                "Trainings": _number(step.trainings),
+                "Epochs of each": _number(step.epochs),
+                "Candidates": _number(step.candidates),
+                "What": STEPS[step.name][1],
             }
-        )
-    frame = pd.DataFrame(rows)
-    return frame.astype({"Trainings": "Int64", "Epochs of each": "Int64"})
+            for step in plan.steps
+        ]
+    )
+
+
+def _number(value: int) -> str:
+    return f"{value:,}" if value else "–"
 
 
 def duration(seconds: float) -> str:

@@ -105,7 +105,9 @@ def understood(printed: str) -> dict[str, Any]:
 def words(answer: dict[str, Any]) -> str:
     """The answer as a sentence."""
     best = int(np.argmax(answer["proba"]))
-    return f"{answer['classes'][best]}, {answer['proba'][best]:.1%}"
+    share = float(answer["proba"][best])
+    certain = "more than 99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
+    return f"{answer['classes'][best]}, {certain}"
 
 
 def agreement(frame: pd.DataFrame) -> str:
@@ -132,11 +134,21 @@ def _answered(bundle: Path, image: bytes, shown: bytes) -> None:
             return
         ok, printed, said = job.ok, job.printed(), job.said()
         jobs.forget(key)
-        if not ok:
-            reason = said.splitlines()[-1].removeprefix("error:").strip() if said else "no reason was given"
-            raise BundleError(f"the bundle has not answered: {reason}")
-        kept.update(key=key, answer=understood(printed))
+        kept.update(key=key, answer=None, wrong=None)  # also what went wrong: it is asked once an image
+        try:
+            kept["answer"] = _heard(ok, printed, said)
+        except BundleError as error:
+            kept["wrong"] = error
+    if kept["wrong"] is not None:
+        raise kept["wrong"]
     _show(kept["answer"], shown)
+
+
+def _heard(ok: bool, printed: str, said: str) -> dict[str, Any]:
+    if not ok:
+        reason = said.splitlines()[-1].removeprefix("error:").strip() if said else "no reason was given"
+        raise BundleError(f"the bundle has not answered: {reason}")
+    return understood(printed)
 
 
 def _show(answer: dict[str, Any], shown: bytes) -> None:

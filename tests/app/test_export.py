@@ -1,10 +1,17 @@
+import io
+import json
 import sys
 import time
+import zipfile
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from ensembler.app import export, jobs
+from ensembler.app import download, export, jobs, trying
 from ensembler.app.export import bundle_path, command
+from ensembler.bundle.layout import file_digest
+from ensembler.errors import BundleError, UnreadableImageError
 
 HOSTILE = [
     "../../etc",
@@ -124,6 +131,9 @@ def test_one_job_a_target(tmp_path):
     assert first.ok
     assert first.seconds >= 1
     assert jobs.find(tmp_path / "other") is None
+    assert list(jobs.below(tmp_path)) == [tmp_path / "t"]
+    jobs.forget(tmp_path / "t")
+    assert jobs.find(tmp_path / "t") is None
 
 
 def test_what_a_job_says_is_read_while_it_writes():
@@ -133,3 +143,236 @@ def test_what_a_job_says_is_read_while_it_writes():
         job.said()
     assert job.said(most=100_000).split("\n") == [f"line {i}" for i in range(2000)]
     assert job.said(most=10) == "line 1999"
+
+
+def test_a_job_reads_what_it_is_given_and_its_output_is_kept_apart():
+    code = "import sys; data = sys.stdin.buffer.read(); print(len(data)); sys.exit('and an error')"
+    job = jobs.Job([sys.executable, "-c", code], given=bytes(300_000))
+    while job.running:
+        time.sleep(0.02)
+    assert (job.printed(), job.said(), job.ok) == ("300000", "and an error", False)
+
+
+# ---------------------------------------------------------------------- download
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """The files of a bundle; nothing in it predicts."""
+    return write_bundle(tmp_path / "pets" / "bundles" / "mean")
+
+
+def write_bundle(target):
+    (target / "members" / "0").mkdir(parents=True)
+    (target / "members" / "0" / "0.safetensors").write_bytes(bytes(1_500_000))
+    (target / "README.md").write_text("# The card")
+    files = {name: file_digest(target / name) for name in ("members/0/0.safetensors", "README.md")}
+    index = {
+        "format": 1,
+        "classes": ["a", "b"],
+        "image_size": 8,
+        "members": [],
+        "combiner": None,
+        "files": files,
+    }
+    (target / "bundle.json").write_text(json.dumps(index))
+    return target
+
+
+def test_the_zip_holds_the_bundle_and_nothing_else(bundle):
+    (bundle / "secret").write_text("no part of it")
+    with zipfile.ZipFile(download.zipped(bundle)) as archive:
+        assert sorted(archive.namelist()) == [
+            "mean/README.md",
+            "mean/bundle.json",
+            "mean/members/0/0.safetensors",
+        ]
+        assert archive.read("mean/README.md") == b"# The card"
+        assert archive.testzip() is None
+    assert download.download_name(bundle) == "pets-mean.zip"
+    assert download.megabytes(download.size_of(bundle)) == "1.5 MB"
+
+
+def test_the_zip_is_built_once_an_export(bundle):
+    first = download.zipped(bundle)
+    before = first.stat().st_mtime_ns
+    assert download.zipped(bundle).stat().st_mtime_ns == before
+    (bundle / "bundle.json").write_text((bundle / "bundle.json").read_text() + " ")
+    assert download.zipped(bundle).stat().st_mtime_ns > before
+    assert first.parent == bundle.parent
+
+
+def test_a_damaged_bundle_is_not_sent(bundle):
+    (bundle / "README.md").write_text("# Another card")
+    with pytest.raises(BundleError, match="altered since the export"):
+        download.zipped(bundle)
+    (bundle / "README.md").unlink()
+    (bundle / "README.md").symlink_to("/etc/passwd")
+    with pytest.raises(BundleError, match="symbolic link"):
+        download.zipped(bundle)
+    assert not list(bundle.parent.glob(".*"))
+
+
+def test_the_download_says_its_size(open_page, trained, said):
+    write_bundle(bundle_path(trained.path, open_page("export", trained).selectbox[0].value))
+    assert "Download (1.5 MB)" in said(open_page("export", trained))
+
+
+def test_what_is_too_large_for_a_browser_is_copied_by_hand(open_page, trained, said, monkeypatch):
+    write_bundle(bundle_path(trained.path, open_page("export", trained).selectbox[0].value))
+    monkeypatch.setattr(export, "MOST_DOWNLOADED", 1_000_000)
+    app = open_page("export", trained)
+    assert "too large to download" in said(app)
+    assert "Download (" not in said(app)
+
+
+# ---------------------------------------------------------------------- trying it
+
+
+def picture(size=(40, 30), mode="RGB", colour=(200, 30, 30)):
+    stream = io.BytesIO()
+    Image.new(mode, size, colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+ANSWER = {
+    "classes": ["cat", "a|b*c_d", "<script>alert(1)</script>"],
+    "proba": [0.1, 0.2, 0.7],
+    "members": [
+        {"name": "one", "proba": [0.0, 0.1, 0.9]},
+        {"name": "two", "proba": [0.1, 0.6, 0.3]},
+    ],
+}
+
+#: Says how many bytes came, then answers.
+ANSWERS = f"""
+import sys
+assert len(sys.stdin.buffer.read()) > 50
+print({json.dumps(ANSWER)!r})
+"""
+
+
+@pytest.fixture
+def open_exported(open_page, trained, monkeypatch):
+    """The page of a run whose recommended row has been exported, with a stand-in for the bundle's own process."""
+    target = bundle_path(trained.path, open_page("export", trained).selectbox[0].value)
+    write_bundle(target)
+
+    def open_(code=ANSWERS):
+        monkeypatch.setattr(trying, "command", lambda bundle: [sys.executable, "-c", code, str(bundle)])
+        return open_page("export", trained)
+
+    return open_
+
+
+def test_an_image_is_answered_with_probabilities_and_the_votes_of_the_members(open_exported, said):
+    app = open_exported()
+    app.file_uploader[0].upload("x.png", picture()).run()
+    settle(app)
+    text = said(app)
+    assert "<script>alert(1)</script>, 70.0%" in text
+    assert "1 of 2 members say so by themselves." in text
+    votes = app.dataframe[0].value
+    assert votes["member"].tolist() == ["one", "two"]
+    assert votes["label"].tolist() == ["<script>alert(1)</script>", "a|b*c_d"]
+    assert votes["probability"].tolist() == [0.9, 0.6]
+    assert votes["agrees"].tolist() == [True, False]
+
+
+def test_another_image_is_asked_anew_and_the_same_is_not(open_exported, monkeypatch):
+    asked = []
+    real = jobs.start
+    monkeypatch.setattr(jobs, "start", lambda *a, **o: asked.append(o) or real(*a, **o))
+    app = open_exported()
+    app.file_uploader[0].upload("x.png", picture()).run()
+    settle(app).run()
+    assert len(asked) == 1
+    app.file_uploader[0].upload("x.png", picture(colour=(0, 0, 9))).run()
+    settle(app)
+    assert [o["given"] for o in asked] == [picture(), picture(colour=(0, 0, 9))]
+
+
+def test_a_bundle_that_does_not_answer_says_why_and_is_not_asked_again_and_again(open_exported, monkeypatch):
+    asked = []
+    real = jobs.start
+    monkeypatch.setattr(jobs, "start", lambda *a, **o: asked.append(o) or real(*a, **o))
+    app = open_exported("import sys; sys.exit('noise\\nerror: altered since the export *x*')")
+    app.file_uploader[0].upload("x.png", picture()).run()
+    settle(app).run()
+    assert "has not answered: altered since the export *x*" in app.error[0].value.replace("\\", "")
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    "printed", ["", "[]", "{}", '{"classes": ["a"], "proba": [1, 0], "members": []}', "null"]
+)
+def test_an_answer_that_is_none_is_refused(printed):
+    with pytest.raises(BundleError, match="no answer that can be read"):
+        trying.understood(printed)
+
+
+DISGUISED = {
+    "text": b"hello" * 100,
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+    "html": b"<html><script>alert(1)</script></html>",
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    "pdf": b"%PDF-1.7\n",
+    "zip": b"PK\x03\x04" + bytes(100),
+    "empty": b"",
+    "cut": picture((200, 200))[:60],
+}
+
+
+@pytest.mark.parametrize("kind", DISGUISED)
+def test_what_is_no_image_is_refused_whatever_it_is_called(open_exported, kind):
+    app = open_exported()
+    app.file_uploader[0].upload("innocent.png", DISGUISED[kind]).run()
+    assert not app.exception
+    assert "the image" in app.error[0].value
+    assert not app.status
+
+
+def test_pixels_are_counted_in_the_header_before_anything_is_decoded(monkeypatch):
+    bomb, small = picture((8000, 8000), "1", 0), picture()
+    assert len(bomb) < trying.MAX_BYTES
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(UnreadableImageError, match=r"8,000 x 8,000 pixels; at most 50 million"):
+        trying.require_small(bomb)
+    with pytest.raises(UnreadableImageError, match="at most 20 MB"):
+        trying.require_small(bytes(trying.MAX_BYTES + 1))
+    assert trying.require_small(small) == small
+
+
+def test_the_upload_limit_is_the_servers_too(open_exported):
+    from ensembler.app.server import SETTINGS
+
+    assert int(SETTINGS["server.maxUploadSize"]) * 1_000_000 == trying.MAX_BYTES
+    assert open_exported().file_uploader[0].proto.max_upload_size_mb == 20
+
+
+def test_certainty_is_never_claimed():
+    answer = {"classes": ["a", "b"], "proba": [0.99999, 0.00001]}
+    assert trying.words(answer) == "a, more than 99.9%"
+    assert trying.words(answer | {"proba": [0.25, 0.75]}) == "b, 75.0%"
+
+
+def test_the_image_is_kept_nowhere(open_exported, tmp_path, monkeypatch):
+    import tempfile
+
+    home = tmp_path / "temporary"
+    home.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(home))
+    app = open_exported()
+    app.file_uploader[0].upload("x.png", picture()).run()
+    settle(app)
+    assert not list(home.rglob("*"))
+
+
+def test_small_differences_between_probabilities_survive_the_way():
+    proba = np.random.default_rng(0).dirichlet(np.ones(4), size=3).astype(np.float32)
+    members = [{"name": str(i), "proba": proba[i].tolist()} for i in (1, 2)]
+    read = trying.understood(
+        json.dumps({"classes": list("abcd"), "proba": proba[0].tolist(), "members": members})
+    )
+    np.testing.assert_array_equal(np.float32(read["proba"]), proba[0])
+    np.testing.assert_array_equal(np.float32([vote for _, vote in read["members"]]), proba[1:])

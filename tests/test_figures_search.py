@@ -14,6 +14,7 @@ from ensembler.figures.search import (
     pruning_figure,
     pruning_frame,
     repeated_epochs,
+    round_numbers,
     scored_trials,
     search_cost_figure,
     search_cost_frame,
@@ -83,7 +84,7 @@ def test_parallel_coordinates_lie_between_least_and_greatest(trials):
     assert list(dict.fromkeys(frame["parameter"])) == ["backbone", "lr", "policy", "score"]
     assert frame["position"].between(0, 1).all()
     lr = frame[frame["parameter"] == "lr"].set_index("number")
-    assert lr["log"].all()
+    assert (lr["scale"] == "log scale").all()
     assert lr.loc[3, "position"] == 0
     assert lr.loc[2, "position"] == 1
     assert lr.loc[0, "position"] == pytest.approx(math.log(10) / math.log(200))
@@ -105,16 +106,27 @@ def test_fifths_go_from_the_best_to_the_worst_and_the_best_are_drawn(trials):
     assert set(best["number"]) == {1, 5}
 
 
+def test_a_score_far_off_leaves_room_for_the_others(trials):
+    trials[2]["score"] = 1e6
+    frame = parallel_frame(trials_frame(trials), LOSS)
+    score = frame[frame["parameter"] == "score"].set_index("number")
+    assert (score["scale"] == "by rank").all()
+    assert score["position"].to_dict() == {2: 0.0, 3: 0.25, 0: 0.5, 5: 0.75, 1: 1.0}
+
+
 def test_the_figure_has_a_line_a_trial_and_names_are_text(trials):
     frame = parallel_frame(trials_frame(trials), LOSS)
     figure = parallel_figure(frame, "log_loss")
-    lines = sum(list(t.x).count(None) for t in figure.data)
-    assert lines == 5
-    assert {t.line.dash for t in figure.data} == {"solid", "dot"}
-    best = next(t for t in figure.data if t.name == "Best fifth")
-    assert best.line.width == max(t.line.width for t in figure.data)
-    drawn = figure.to_json()
-    assert "<b>vit</b>" not in json.dumps(json.loads(drawn), ensure_ascii=False).replace("\\u003c", "<")
+    slanted = [t for t in figure.data if t.mode == "lines" and t.opacity > 0.5]
+    assert sum(list(t.x).count(None) for t in slanted) == 5 * 3, "five trials between four axes"
+    assert {t.line.dash for t in slanted} == {"solid", "dot"}
+    marks = [t for t in figure.data if t.mode == "markers"]
+    assert sum(len(t.x) for t in marks) == 5 * 4
+    assert [t.name for t in marks if t.showlegend] == ["Worst fifth", "Best fifth"]
+    best = [t for t in slanted if t.legendgroup == "Best fifth"]
+    assert best[0].line.width == max(t.line.width for t in slanted)
+    assert list(best[0].x)[:2] == [0.0, pytest.approx(math.log(40) / math.log(200))], "of trial 1"
+    assert "<b>vit</b>" not in json.dumps(json.loads(figure.to_json()))
     assert any("learning rate" in a.text for a in figure.layout.annotations)
     assert any(a.text == "best 0.5" for a in figure.layout.annotations)
 
@@ -194,3 +206,5 @@ def test_values_and_names_are_short():
     ]
     assert short("mobilenetv4_conv_small_035", 12) == "mobile…l_035"
     assert short("resnet10t", 12) == "resnet10t"
+    assert round_numbers(15, 170) == [10.0, 20.0, 50.0, 100.0, 200.0]
+    assert round_numbers(0.6, 2.1) == [0.5, 1.0, 2.0, 5.0]

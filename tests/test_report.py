@@ -39,7 +39,9 @@ def test_the_report_shows_what_fine_tuning_gained_and_the_recipes(finished_run: 
     html = (tmp_path / "report.html").read_text()
     assert "leaderboard.png" not in html  # one file that stands alone
     assert "best epochs" in html
-    assert html.count("Plotly.newPlot") == 4
+    assert html.count("Plotly.newPlot") == 6
+    assert "Hyperparameters of all trials" in html
+    assert "Score and training time of each trial" in html
     board = (tmp_path / "leaderboard.tex").read_text()
     assert board.startswith("\\begin{tabular}")
     assert len(board.splitlines()) == 6 + len(read_leaderboard(store).frame)

@@ -4,7 +4,7 @@
     picker       which run, kept in the URL                               reading    a run from disk, cached
     states       empty, unfinished, damaged                               jobs       commands that outlive a page
     wording      names and numbers as text                                charts     how a figure is shown
-    rows         the leaderboard's table
+    rows         the leaderboard's table                                  samples    images as networks see them
 
 Pages read the store and call `evaluation` and `figures`. None imports torch or Ray: what needs them, such as
 an export, runs as a command in its own process.

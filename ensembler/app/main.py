@@ -55,7 +55,11 @@ PAGES: dict[str, tuple[Page, ...]] = {
         Page("leaderboard", "Leaderboard", ":material/leaderboard:"),
         Page("compare", "Compare", ":material/compare_arrows:"),
     ),
-    "Sweep": (Page("live", "Live", ":material/monitoring:", needs="run"),),
+    "Sweep": (
+        Page("live", "Live", ":material/monitoring:", needs="run"),
+        Page("search", "Search", ":material/tune:", needs="run"),
+        Page("data", "Data", ":material/photo_library:", needs="run"),
+    ),
     "Deliver": (Page("export", "Export", ":material/deployed_code:"),),
 }
 

@@ -150,10 +150,10 @@ def findings(found: Search, good: pd.DataFrame) -> list[str]:
     elif later:
         place += f"; the {count(later, 'trial')} after it brought nothing better"
     return [
-        f"Its {metric_words(found.metric_name)}: {number(best['score'])} on the monitor rows of one fold.",
-        f"{place}.",
+        f"{capital(metric_words(found.metric_name))}: {number(best['score'])}. {place}.",
         *said,
-        "So few rows are good enough to choose recipes by, not to promise a result: the leaderboard has those.",
+        "Scores are those of the monitor rows: a few images of one fold, kept from training to choose by. What "
+        "to expect of the best recipes stands on the leaderboard.",
     ]
 
 
@@ -182,8 +182,8 @@ def importance_sentences(shares: Importances) -> list[str]:
             said += f" Of the others nothing can be said from {shares.n_trials} trials: {listed(rest)}."
     return [
         said,
-        f"From the hyperparameters alone, {_percent(max(0.0, shares.explained))} of the differences between trials "
-        "that a model has not seen can be predicted.",
+        f"A model that knows the hyperparameters alone foresees {_percent(max(0.0, shares.explained))} of the "
+        "differences between trials that it has not seen.",
     ]
 
 
@@ -365,7 +365,7 @@ def _cost(found: Search) -> None:
         "cost",
         "Score of each trial against the seconds that it was trained; a line joins the best for their cost",
     )
-    st.caption("Open marks were stopped early. No trial below the grey line's cost reaches its score.")
+    st.caption("Open marks were stopped early. On the grey line lie the trials that no cheaper one equals.")
 
 
 def _pruning(found: Search) -> None:
@@ -401,7 +401,7 @@ def _table(found: Search) -> None:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
 def _duration(seconds: float) -> str:

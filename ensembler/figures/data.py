@@ -52,6 +52,8 @@ def class_counts_figure(frame: pd.DataFrame) -> go.Figure:
         x=frame["images"],
         y=names,
         text=frame["images"],
+        textposition="outside",
+        cliponaxis=False,
         marker={"color": PALETTE[0]},
         customdata=frame["share"],
         hovertemplate="%{y}: %{x} images, %{customdata:.1%}<extra></extra>",
@@ -63,6 +65,8 @@ def class_counts_figure(frame: pd.DataFrame) -> go.Figure:
             x=frame["test"],
             y=names,
             text=frame["test"],
+            textposition="outside",
+            cliponaxis=False,
             marker={"color": PALETTE[4], "pattern": {"shape": "/"}},
             hovertemplate="%{y}: %{x} test images<extra></extra>",
         )

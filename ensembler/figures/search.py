@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..evaluation.importance import Importances, importances
 from ..evaluation.pareto import pareto_front
@@ -24,23 +26,30 @@ CHOSEN = ("backbone", "strategy", "start")
 
 #: Colours and widths of lines by fifths of the trials, the best first: told apart on white and on black.
 FIFTHS = (
-    ("Best fifth", "#0072B2", 3.5),
-    ("Second fifth", "#56B4E9", 2.0),
-    ("Middle fifth", "#999999", 1.5),
-    ("Fourth fifth", "#E69F00", 1.5),
-    ("Worst fifth", "#D55E00", 1.5),
+    ("Best fifth", "#0072B2", 3.0),
+    ("Second fifth", "#56B4E9", 1.5),
+    ("Middle fifth", "#999999", 1.0),
+    ("Fourth fifth", "#E69F00", 1.0),
+    ("Worst fifth", "#D55E00", 1.0),
 )
 
-#: Values that lie further apart than this factor are drawn on a log scale.
+#: Hyperparameters of which only the order of magnitude tells anything; and how far apart values have to lie for that.
+RATES = ("lr", "head_lr", "weight_decay", "l1", "l2_sp")
 LOG_FACTOR = 10
 
-#: Pixels of a row of parallel coordinates.
-ROW = 66
+#: Pixels of a row of parallel coordinates; what of it values and names take, where lines run straight and faint.
+ROW, BELOW, ABOVE, FAINT = 78, 0.3, 0.34, 0.2
 
 #: Characters of the names of categories that fit side by side on a phone.
-ROOM = 84
+ROOM = 60
 
 SCORE = "score"
+
+#: Of more trials the lines are thinner.
+CROWD = 40
+
+#: Where the worst score is so many times further from the best than the median, scores are drawn by rank.
+OUTLYING = 5
 
 
 def trials_frame(trials: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -99,8 +108,8 @@ def parallel_frame(
     """The values of each trial, and where they lie between the least and the greatest; the best trial comes last.
 
     Columns: number, name, status, score, fifth (0 is the best), parameter, value (as text), position (0 to 1; of
-    the score 1 is the best), log (whether positions are spaced by the logarithm), category. The last parameter is
-    the score.
+    the score 1 is the best), scale ("" for even, "log scale", or "by rank" for scores of which a few are far off),
+    category. The last parameter is the score.
 
     Args:
         frame: of `trials_frame`.
@@ -115,14 +124,22 @@ def parallel_frame(
     parts = []
     for parameter in [*(searched_parameters(frame) if parameters is None else parameters), SCORE]:
         values = chosen[parameter]
-        position, log, category = _positions(values)
+        position, scale, category = _positions(values)
+        if parameter == SCORE and _has_outliers(values, metric):
+            position, scale = values.rank(method="average").to_numpy() - 1, "by rank"
+            position /= max(len(values) - 1, 1)
         if parameter == SCORE and not metric.greater_is_better:
             position = 1 - position
         shown = [shown_value(v) for v in values]
         base = chosen[["number", "name", "status", "score"]]
         parts.append(
             base.assign(
-                fifth=fifth, parameter=parameter, value=shown, position=position, log=log, category=category
+                fifth=fifth,
+                parameter=parameter,
+                value=shown,
+                position=position,
+                scale=scale,
+                category=category,
             )
         )
     return pd.concat(parts, ignore_index=True)
@@ -137,45 +154,74 @@ def parallel_figure(frame: pd.DataFrame, metric: str) -> go.Figure:
 
     figure = go.Figure()
     parameters = list(dict.fromkeys(frame["parameter"]))
-    height = {parameter: float(i) for i, parameter in enumerate(parameters)}
+    named_already: set[int] = set()
     for fifth in reversed(range(len(FIFTHS))):  # the best on top
         label, colour, width = FIFTHS[fifth]
         for status, dash in (("finished", "solid"), ("stopped", "dot")):
             part = frame[(frame["fifth"] == fifth) & (frame["status"] == status)]
             if part.empty:
                 continue
-            x: list[float | None] = []
-            y: list[float | None] = []
-            hover: list[str] = []
-            for _, line in part.groupby("number", sort=False):
-                x += [*line["position"], None]
-                y += [*(height[p] for p in line["parameter"]), None]
-                score = shown_value(line["score"].iloc[0])
-                name = text(line["name"].iloc[0])
-                hover += [
-                    f"{name}<br>{text(words(p))} {text(v)}<br>{text(metric_words(metric))} {score}"
-                    for p, v in zip(line["parameter"], line["value"], strict=True)
-                ]
-                hover.append("")
+            trials = [trial for _, trial in part.groupby("number", sort=False)]
+            line = {"color": colour, "width": width, "dash": dash}
+            crowded = frame["number"].nunique() > CROWD
+            line["width"] = min(width, 2.0) if crowded else width
+            common = {"mode": "lines", "hoverinfo": "skip", "legendgroup": label, "showlegend": False}
+            x, y = _straight(trials)
+            figure.add_scatter(x=x, y=y, line=line, opacity=FAINT, **common)
+            x, y = _slanted(trials)
             figure.add_scatter(
-                name=label if status == "finished" else f"{label}, stopped early",
-                x=x,
-                y=y,
-                text=hover,
-                hovertemplate="%{text}<extra></extra>",
-                mode="lines+markers",
-                line={"color": colour, "width": width, "dash": dash},
-                marker={"color": colour, "size": 6, "symbol": SYMBOLS[0] if status == "finished" else "x"},
-                opacity=1.0 if fifth == 0 else 0.75,
-                connectgaps=False,
-                showlegend=fifth in (0, len(FIFTHS) - 1),
+                x=x, y=y, line=line, opacity=0.9 if fifth == 0 else 0.4 if crowded else 0.75, **common
             )
+            figure.add_scatter(
+                name=label,
+                x=part["position"],
+                y=part["parameter"].map({p: float(i) for i, p in enumerate(parameters)}),
+                text=[_told(row, metric) for row in part.itertuples()],
+                hovertemplate="%{text}<extra></extra>",
+                mode="markers",
+                marker={"color": colour, "size": 7, "symbol": SYMBOLS[0] if status == "finished" else "x"},
+                legendgroup=label,
+                showlegend=fifth in (0, len(FIFTHS) - 1) and fifth not in named_already,
+            )
+            named_already.add(fifth)
     for parameter in parameters:
-        _axis(figure, frame[frame["parameter"] == parameter], height[parameter], metric)
+        _axis(figure, frame[frame["parameter"] == parameter], float(parameters.index(parameter)), metric)
     figure.update_xaxes(visible=False, range=[-0.02, 1.02], fixedrange=True)
     figure.update_yaxes(visible=False, range=[len(parameters) - 0.5, -0.6], fixedrange=True)
     figure = named(figure, "Hyperparameters of all trials", "", "")
-    return figure.update_layout(height=60 + ROW * len(parameters), hovermode="closest")
+    return figure.update_layout(
+        height=60 + ROW * len(parameters), hovermode="closest", legend={"traceorder": "reversed"}
+    )
+
+
+def _straight(trials: Sequence[pd.DataFrame]) -> tuple[list[float | None], list[float | None]]:
+    """The pieces of lines beside the axes, where names and values stand."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for trial in trials:
+        for i, position in enumerate(trial["position"]):
+            last = i == len(trial) - 1
+            x += [position, position, None]
+            y += [i - ABOVE if i else i, i if last else i + BELOW, None]
+    return x, y
+
+
+def _slanted(trials: Sequence[pd.DataFrame]) -> tuple[list[float | None], list[float | None]]:
+    """The pieces of lines from below one axis to above the next."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for trial in trials:
+        positions = trial["position"].to_list()
+        for i, (here, there) in enumerate(itertools.pairwise(positions)):
+            x += [here, there, None]
+            y += [i + BELOW, i + 1 - ABOVE, None]
+    return x, y
+
+
+def _told(row: Any, metric: str) -> str:
+    """What a mark says when it is pointed at."""
+    score = f"{text(metric_words(metric))}: {shown_value(row.score)}"
+    return f"{text(row.name)}<br>{text(words(row.parameter))}: {text(row.value)}<br>{score}"
 
 
 def _axis(figure: go.Figure, part: pd.DataFrame, height: float, metric: str) -> None:
@@ -186,9 +232,9 @@ def _axis(figure: go.Figure, part: pd.DataFrame, height: float, metric: str) -> 
     parameter = part["parameter"].iloc[0]
     is_score = parameter == SCORE
     name = metric_words(metric) if is_score else words(parameter)
-    scale = ", log scale" if part["log"].iloc[0] else ""
+    scale = part["scale"].iloc[0]
     label = {"x": 0, "y": height, "xanchor": "left", "showarrow": False, "font": {"size": 13}}
-    figure.add_annotation(**label, text=f"<b>{text(name)}</b>{scale}", yshift=15)
+    figure.add_annotation(**label, text=f"<b>{text(name)}</b>{scale and ', ' + scale}", yshift=14)
     places = part.drop_duplicates("position").sort_values("position")
     if not part["category"].iloc[0]:
         places = places.iloc[[0, -1]] if len(places) > 1 else places
@@ -207,17 +253,25 @@ def _axis(figure: go.Figure, part: pd.DataFrame, height: float, metric: str) -> 
         )
 
 
-def _positions(values: pd.Series[Any]) -> tuple[np.ndarray[Any, Any], bool, bool]:
-    """Positions in [0, 1] of values, whether the scale is logarithmic, and whether they are categories."""
+def _positions(values: pd.Series[Any]) -> tuple[NDArray[np.float64], str, bool]:
+    """Positions in [0, 1] of values, their scale, and whether they are categories."""
     if values.dtype == bool or not pd.api.types.is_numeric_dtype(values):
         known, codes = np.unique(values.astype(str).to_numpy(), return_inverse=True)
-        return codes / max(len(known) - 1, 1), False, True
+        return codes / max(len(known) - 1, 1), "", True
     x = values.to_numpy(np.float64)
     low, high = x.min(), x.max()
-    log = bool(low > 0 and high / low >= LOG_FACTOR)
+    log = bool(values.name in RATES and low > 0 and high / low >= LOG_FACTOR)
     if log:
         x, low, high = np.log(x), math.log(low), math.log(high)
-    return (x - low) / (high - low) if high > low else np.full(len(x), 0.5), log, False
+    position = (x - low) / (high - low) if high > low else np.full(len(x), 0.5)
+    return position, "log scale" if log else "", False
+
+
+def _has_outliers(scores: pd.Series[Any], metric: Metric) -> bool:
+    """Whether a few scores are so bad that the good ones would lie on top of each other."""
+    best = scores.max() if metric.greater_is_better else scores.min()
+    worst = scores.min() if metric.greater_is_better else scores.max()
+    return bool(abs(worst - best) > OUTLYING * abs(scores.median() - best))
 
 
 # ---------------------------------------------------------------------- what matters
@@ -274,8 +328,8 @@ def importance_figure(frame: pd.DataFrame) -> go.Figure:
     return named(
         figure,
         "What the differences between scores come from",
-        "Share of the differences in score, with 90 % of the resamples",
-        "Hyperparameter",
+        "Share of the differences in score",
+        "",
     ).update_layout(height=130 + 36 * len(frame))
 
 
@@ -318,7 +372,7 @@ def search_cost_figure(frame: pd.DataFrame, metric: str) -> go.Figure:
                 "color": PALETTE[i % (len(PALETTE) - 1)],
                 "symbol": [symbol if s == "finished" else f"{symbol}-open" for s in part["status"]],
                 "size": 11,
-                "line": {"width": 1.5},
+                "line": {"width": [0 if s == "finished" else 2 for s in part["status"]]},
             },
             text=[
                 f"{text(name)}{'' if status == 'finished' else ', stopped early'}"
@@ -329,13 +383,13 @@ def search_cost_figure(frame: pd.DataFrame, metric: str) -> go.Figure:
     for axis, column in (("xaxis", "seconds"), ("yaxis", "score")):
         low, high = frame[column].min(), frame[column].max()
         if low > 0 and high / low > LOG_FACTOR:
-            figure.update_layout({axis: {"type": "log"}})
+            figure.update_layout({axis: {"type": "log", "tickvals": round_numbers(low, high)}})
     goal = "higher" if get_metric(metric).greater_is_better else "lower"
     return named(
         figure,
         "Score and training time of each trial",
         "Seconds of training",
-        f"{title(metric)} on the monitor rows, {goal} is better",
+        f"{title(metric)}, {goal} is better",
     ).update_layout(height=460)
 
 
@@ -427,6 +481,7 @@ def pruning_figure(frame: pd.DataFrame) -> go.Figure:
 def words(parameter: str) -> str:
     """A hyperparameter as words."""
     return {
+        "start": "starting weights",
         "lr": "learning rate",
         "head_lr": "learning rate of the head",
         "ema": "weight averaging (ema)",
@@ -436,6 +491,19 @@ def words(parameter: str) -> str:
 def metric_words(metric: str) -> str:
     """The score, with what is better."""
     return f"{title(metric)}, {'higher' if get_metric(metric).greater_is_better else 'lower'} is better"
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Marks of a log scale: one, two and five times the powers of ten.
+
+    >>> round_numbers(15, 170)
+    [10.0, 20.0, 50.0, 100.0, 200.0]
+    """
+    steps = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    marks = [round(n * 10.0**step, 10) for step in steps for n in (1, 2, 5)]
+    first = max((m for m in marks if m <= low), default=low)
+    last = min((m for m in marks if m >= high), default=high)
+    return [m for m in marks if first <= m <= last]
 
 
 def shown_value(value: Any) -> str:

@@ -18,7 +18,7 @@ from .. import figures, pictures
 from ..atomic import write_file
 from ..comparison import load_fits, read_groups, read_leaderboard
 from ..evaluation.leaderboard import Leaderboard
-from ..metrics import get_metric
+from ..metrics import Metric, get_metric
 from ..predictions import Predictions
 from ..store import RunStore
 from . import evidence, making, scores
@@ -125,7 +125,7 @@ def _sections(store: RunStore, board: Leaderboard, predictions: Predictions) -> 
         )
         sections.append(Section("Candidates", making.candidates_section(manifest)))
     if store.trials():
-        sections.append(Section("Search", making.search_section(store)))
+        sections.append(Section("Search", making.search_section(store), _search_figures(store, metric)))
     if manifest.get("failed"):
         sections.append(Section("Failed or left out", making.failures_section(manifest["failed"])))
     sections.append(Section("How it was made", making.provenance_section(store, predictions)))
@@ -174,6 +174,45 @@ def _learning_curves_figure(history: pd.DataFrame) -> Figure:
         lambda: figures.learning_curves_figure(figures.learning_curves_frame(history)),
         lambda: pictures.learning_curves_picture(history),
     )
+
+
+def _search_figures(store: RunStore, metric: Metric) -> tuple[Figure, ...]:
+    """What the trials tell together; nothing where fewer than two have a score."""
+    trials = figures.trials_frame(store.trials())
+    if len(figures.scored_trials(trials)) < 2:
+        return ()
+    shown = []
+    if figures.searched_parameters(figures.scored_trials(trials)):
+        shown.append(
+            Figure(
+                "search_parallel",
+                "A line a trial through the values that it chose, down to its score; dotted where stopped early.",
+                lambda: figures.parallel_figure(figures.parallel_frame(trials, metric), metric.name),
+                None,
+            )
+        )
+    importance, shares = figures.importance_frame(trials)
+    if shares.enough:
+        shown.append(
+            Figure(
+                "search_importance",
+                f"What the differences between {shares.n_trials} trials come from, with what 90 % of their resamples "
+                "say; a bar that reaches zero may be chance.",
+                lambda: figures.importance_figure(importance),
+                None,
+            )
+        )
+    cost = figures.search_cost_frame(trials, metric)
+    shown.append(
+        Figure(
+            "search_cost",
+            "Score of each trial against its training time, open where it was stopped early; the line joins those that "
+            "no cheaper one equals.",
+            lambda: figures.search_cost_figure(cost, metric.name),
+            None,
+        )
+    )
+    return tuple(shown)
 
 
 # ---------------------------------------------------------------------- the two files

@@ -76,7 +76,7 @@ def test_the_page_answers_its_four_questions(open_search, searched, said):
     text = said(app)
     best = min((t for t in searched.trials() if t["score"]), key=lambda t: t["score"])
     assert f"The best of 12 recipes: {best['name']}" in text
-    assert f"log loss, lower is better: {best['score']:.4f}" in text
+    assert f"Log loss, lower is better: {best['score']:.4f}. It was trial {best['number']}" in text
     assert "12 trials: 10 ran to the end, 1 stopped early, 1 failed." in text
     assert [s.value for s in app.subheader] == [
         "What do the best recipes have in common?",
@@ -188,7 +188,8 @@ def test_importance_in_words():
     def named(*parts):
         return Importances(tuple(Importance(*p) for p in parts), 40, 0.6)
 
-    (first, second) = importance_sentences(named(("lr", 0.5, 0.3, 0.7), ("dropout", 0.0, -0.1, 0.1)))
+    said = importance_sentences(named(("lr", 0.5, 0.3, 0.7), ("dropout", 0.0, -0.1, 0.1)))
+    first, second = (line.replace("\N{NO-BREAK SPACE}", " ") for line in said)
     assert first == (
         "The learning rate matters most: about 50 % of the differences in score come from it (likely between 30 % and "
         "70 %). Of the others nothing can be said from 40 trials: dropout."

@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from ..comparison import read_groups
 from ..errors import ConfigError, StoreError
 from ..evaluation.leaderboard import Leaderboard
 from ..figures import difference_frame
@@ -133,6 +132,8 @@ def differences(run: View, names: tuple[str, ...], reference: str) -> pd.DataFra
     Raises:
         StoreError, PredictionsError: predictions are missing or damaged.
     """
+    from ..comparison import read_groups
+
     with understood(run.store.path):
         groups = read_groups(run.store)
     return difference_frame(predictions(run, names), get_metric(run.metric), reference, groups)

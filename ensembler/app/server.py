@@ -79,7 +79,7 @@ def command(runs: Path, address: str, port: int, headless: bool) -> list[str]:
     }
     script = Path(__file__).with_name("main.py")
     flags = [f"--{key}={value}" for key, value in settings.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(script), *flags, "--", str(runs.resolve())]
+    return [sys.executable, "-m", "ensembler.app.run", "run", str(script), *flags, "--", str(runs.resolve())]
 
 
 def may_launch(address: str | None, environment: Mapping[str, str]) -> bool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,12 @@ from numpy.typing import ArrayLike
 from ..metrics import METRICS, Metric
 from ..predictions import Predictions
 from .cost import Cost
-from .cross_fit import CrossFit
-from .paired import resample
 from .significance import includes_zero
 from .tables import latex_table, text_table
 from .verdict import Verdict, judge
+
+if TYPE_CHECKING:
+    from .cross_fit import CrossFit
 
 #: Columns that come from `details`, for single models.
 DETAILS = ("backbone", "strategy", "weights", "note")
@@ -144,6 +145,8 @@ def build_leaderboard(
     everything = Predictions.concat([predictions, *(c.predictions for c in cross_fits)])
     ensembles = {c.name: c for c in cross_fits}
     labels = everything.labels
+    from .paired import resample  # brings scipy, which a leaderboard that is only read does not need
+
     resampled = resample(everything, metric, groups=groups, n_boot=n_boot, seed=seed)
     scores, (lows, highs) = resampled.scores, resampled.intervals()
 

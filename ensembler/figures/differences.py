@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ..evaluation.paired import resample
 from ..metrics import Metric
 from ..predictions import Predictions
 from .style import PALETTE, REFERENCE, categories, named, text, title
@@ -38,6 +37,8 @@ def difference_frame(
         n_boot: resamples.
         seed: of the resamples.
     """
+    from ..evaluation.paired import resample  # brings scipy, which drawing does not need
+
     resampled = resample(predictions, metric, groups=groups, n_boot=n_boot, seed=seed)
     scores = dict(zip(resampled.names, resampled.scores, strict=True))
     columns = ["name", "reference", "metric", "score", "delta", "low", "high", "p_value"]

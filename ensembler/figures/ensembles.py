@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..evaluation.contribution import Contributions
 from ..evaluation.diversity import disagreement, double_fault, error_correlation
 from ..metrics import Metric
 from ..predictions import Predictions
@@ -16,6 +15,8 @@ from .style import PALETTE, REFERENCE, SYMBOLS, categories, named, text, title
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+    from ..evaluation.contribution import Contributions
 
 #: What two members are compared by: column of `diversity_frame` -> name, least and greatest value that is coloured.
 MEASURES = {

@@ -117,3 +117,10 @@ def test_many_classes_are_shown_by_their_ends(tmp_path: Path, monkeypatch: pytes
 
 def test_a_name_cannot_speak_to_the_terminal() -> None:
     assert printable("a\x1b[31mb\nc ü 😀") == "a\\x1b[31mb\\nc ü 😀"
+
+
+def test_progress_counts_every_file(images: Path, tmp_path: Path) -> None:
+    table = load_table(str(images), base_dir=tmp_path, cache_dir=tmp_path / "cache")
+    told: list[tuple[int, int]] = []
+    survey(table, progress=lambda done, total: told.append((done, total)))
+    assert told == [(i, 7) for i in range(1, 8)]

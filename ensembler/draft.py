@@ -16,9 +16,9 @@ from .atomic import write_file
 from .config import WORDS
 from .config_text import read_yaml
 from .data import load_table
+from .data.cache import cache_dir
 from .data.survey import Survey, printable, survey
 from .errors import ConfigError
-from .experiment import cache_dir
 from .propose import Choice, Hardware, Proposal, propose
 
 WIDTH = 110

@@ -7,7 +7,6 @@ Each stage reads what the one before it left in the store, so each can be run ag
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import comparison
 from .config import Config
 from .data import load_table
-from .data.cache import DecodedImages, build_cache
+from .data.cache import DecodedImages, build_cache, cache_dir, pixel_folder
 from .errors import BackboneError, BundleError, ConfigError
 from .folds import Folds, make_folds
 from .predictions import Predictions
@@ -36,11 +35,6 @@ if TYPE_CHECKING:
     from .tuning.collapse import Option
     from .tuning.execute import Observer
     from .tuning.refine import Previous
-
-
-def cache_dir() -> Path:
-    """Where decoded pixels and downloaded data sets are kept for every run: $ENSEMBLER_CACHE or ~/.cache/ensembler."""
-    return Path(os.environ.get("ENSEMBLER_CACHE") or Path.home() / ".cache" / "ensembler")
 
 
 class Experiment:
@@ -358,6 +352,7 @@ class Experiment:
             images=len(table.oof),
             test_images=len(table.test),
             unreadable=[list(row) for row in images.unreadable],
+            pixels={"oof": images.oof.name},
             weights_files={b.weights.label: str(b.weights.file) for b in backbones if b.weights.file},
             machine=machine(),
             commit=_commit(self.config.base_dir),
@@ -382,7 +377,7 @@ class Experiment:
             fold=folds.predefined,
             seed=folds.seed,
         )
-        images = build_cache(table, data.image_size, cache_dir() / "pixels", unreadable=data.unreadable)
+        images = build_cache(table, data.image_size, pixel_folder(), unreadable=data.unreadable)
         for image_id, reason in images.unreadable:
             print(f"warning: skipped {image_id}: {reason}", file=sys.stderr)
         return images

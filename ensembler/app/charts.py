@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -16,21 +17,28 @@ ROW_HEIGHT = 44
 _CONFIG = {"displaylogo": False, "modeBarButtons": [["toImage"]], "scrollZoom": False}
 
 
-def draw(figure: go.Figure, key: str, description: str) -> None:
+def draw(figure: go.Figure, key: str, description: str, on_select: Callable[[], None] | None = None) -> None:
     """Draws a figure of `ensembler.figures`.
 
     Args:
         figure: it is changed: the title goes, the page has one.
         key: unique on the page.
         description: for those who cannot see it.
+        on_select: called when a reader has clicked a point, which `st.session_state[key]` then holds.
     """
+    legend = sum(trace.showlegend is not False for trace in figure.data)
     figure.update_layout(
         title={"text": ""},
-        margin={"l": 8, "r": 8, "t": 40 if len(figure.data) > 1 else 8, "b": 8},
+        margin={"l": 8, "r": 8, "t": 40 if legend > 1 else 8, "b": 8},
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left"},
         dragmode=False,
     )
-    st.plotly_chart(figure, key=key, config=_CONFIG, alt=description)
+    if on_select is None:
+        st.plotly_chart(figure, key=key, config=_CONFIG, alt=description)
+    else:
+        st.plotly_chart(
+            figure, key=key, config=_CONFIG, alt=description, on_select=on_select, selection_mode="points"
+        )
 
 
 def names_inside(figure: go.Figure, n_rows: int, low: float, high: float) -> go.Figure:

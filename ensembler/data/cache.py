@@ -51,6 +51,16 @@ class DecodedImages:
     unreadable: tuple[tuple[str, str], ...] = ()
 
 
+def cache_dir() -> Path:
+    """Where decoded pixels and downloaded data sets are kept for every run: $ENSEMBLER_CACHE or ~/.cache/ensembler."""
+    return Path(os.environ.get("ENSEMBLER_CACHE") or Path.home() / ".cache" / "ensembler")
+
+
+def pixel_folder() -> Path:
+    """Where the pixel files of all runs are."""
+    return cache_dir() / "pixels"
+
+
 def build_cache(
     table: ImageTable,
     image_size: int,

@@ -92,6 +92,40 @@ def load_pixels(
     return resize(_read_rgb(source, name), size)
 
 
+def preview(
+    source: Path | bytes, side: int, *, max_pixels: int = MAX_PIXELS, name: str | None = None
+) -> Image.Image:
+    """A small picture for a person, in its own proportions; of a JPEG no more is decoded than it takes.
+
+    Args:
+        source: a file or its bytes.
+        side: most pixels of the longer side; a smaller picture stays as it is.
+        max_pixels: more are refused, by the header, before any is decoded.
+        name: see `decode`.
+
+    Returns:
+        RGB, without metadata.
+
+    Raises:
+        UnreadableImageError: see `decode`.
+    """
+    shown = name or (str(source) if isinstance(source, Path) else "image")
+    try:
+        with _QUIET, _open(source) as image:
+            if image.width * image.height > max_pixels:
+                size = f"{image.width} x {image.height} pixels"
+                raise ValueError(f"is too large: {size}; at most {max_pixels:,} pixels are shown")
+            image.draft(None, (side, side))
+            picture = _to_rgb(_upright(image))
+            small = picture.copy() if picture is image else picture
+            small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+            small.info = {}
+            return small
+    # No narrower class, as in `_read_rgb`.
+    except Exception as error:
+        raise UnreadableImageError(f"{shown}: {_cause(error)}") from error
+
+
 def header_size(source: Path | bytes, *, name: str | None = None) -> tuple[int, int]:
     """Width and height in pixels as the file's header has them, before any EXIF rotation; decodes nothing.
 

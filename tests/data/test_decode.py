@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ensembler.data import decode as module
-from ensembler.data.decode import decode, load_pixels, resize
+from ensembler.data.decode import decode, load_pixels, preview, resize
 from ensembler.errors import UnreadableImageError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -229,6 +229,33 @@ def test_one_way_to_the_pixels(tmp_path: Path) -> None:
     for source in (path, path.read_bytes(), Image.open(path)):
         np.testing.assert_array_equal(load_pixels(source, 32), expected)
     assert expected.flags.writeable
+
+
+def test_a_preview_keeps_the_proportions_and_is_decoded_like_everything_else(tmp_path: Path) -> None:
+    path = tmp_path / "wide.png"
+    Image.new("RGB", (400, 100), (200, 10, 10)).save(path, pnginfo=None)
+    for source in (path, path.read_bytes()):
+        assert preview(source, 100).size == (100, 25)
+    assert preview(path, 100).getpixel((50, 12)) == (200, 10, 10)
+    assert preview(path, 1000).size == (400, 100), "never enlarged"
+
+
+def test_a_preview_of_a_photograph_is_upright_and_carries_no_metadata() -> None:
+    stored = Image.fromarray(STORED[6]).resize((640, 1280), Image.Resampling.NEAREST)
+    small = preview(saved(stored, "jpeg", quality=95, exif=oriented(6), comment=b"secret"), 64)
+    assert small.size == (64, 32)
+    for at, colour in (((8, 8), RED), ((56, 8), GREEN), ((8, 24), BLUE), ((56, 24), WHITE)):
+        assert np.abs(np.subtract(small.getpixel(at), colour)).max() < 8
+    assert small.info == {}
+
+
+def test_a_preview_refuses_by_the_header() -> None:
+    with pytest.raises(UnreadableImageError, match=r"^it: is too large: 16 x 16 pixels; at most 200 pixels"):
+        preview(saved(photograph(16), "png"), 8, max_pixels=200, name="it")
+    with pytest.raises(UnreadableImageError, match="decompression bomb"):
+        preview(b"P5 60000 60000 255\n", 8)
+    with pytest.raises(UnreadableImageError, match="is empty"):
+        preview(b"", 8)
 
 
 def test_decoding_needs_neither_pandas_nor_scikit_learn_nor_torch() -> None:

@@ -24,9 +24,10 @@ def warm_up() -> None:
 
 def main() -> None:
     """Serves."""
-    threading.Thread(target=warm_up, daemon=True).start()
     from streamlit.web.cli import main as streamlit
 
+    # Not before Streamlit is there: Plotly, which it sets up, looks into a pandas that is half imported.
+    threading.Thread(target=warm_up, daemon=True).start()
     streamlit(sys.argv[1:], prog_name="streamlit")
 
 

@@ -449,6 +449,7 @@ def _files(store: RunStore, data: Data, now: tuple[int, ...]) -> None:
         if len(_surveys()) >= 8:
             _surveys().clear()
         _surveys()[key] = found
+        st.rerun()
     seen, n_read = _surveys()[key]
     lines(copies_sentence(seen, n_read, len(data.table)))
     copies = copies_table(seen)

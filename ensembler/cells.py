@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from .atomic import write_folder
 from .errors import StoreError
-from .training.candidate import EVERY_ROW, Candidate, CellJob, CellResult
+from .training.candidate import EVERY_ROW, Candidate, CellJob, CellResult, features_name
 
 #: What damaged files raise when they are read.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, SafetensorError)
@@ -77,6 +77,10 @@ class CellStore:
     def features(self) -> Path:
         """Folder of the frozen features."""
         return self.path / "features"
+
+    def features_file(self, candidate: Candidate) -> Path:
+        """Where the frozen features of a candidate's backbone lie, if a worker has needed them."""
+        return self.features / features_name(candidate)
 
     def cell_path(self, candidate_id: str, fold: int) -> Path:
         """The Cell's folder, whether it is there or not."""

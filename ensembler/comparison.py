@@ -6,7 +6,8 @@ It needs a store and Predictions, whoever made them; neither torch nor Ray.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from numpy.typing import NDArray
 
 from .combiners import COMBINERS, Combiner, from_state, make_combiner
 from .combiners.fold_models import combine_folds
-from .errors import CombinerError, ConfigError, PredictionsError, StoreError, did_you_mean
+from .errors import BundleError, CombinerError, PredictionsError, StoreError
 from .evaluation.constrained import best_under, limit_name
 from .evaluation.cost import Cost
 from .evaluation.cross_fit import CrossFit, cross_fit, require_folds
 from .evaluation.leaderboard import Leaderboard, build_leaderboard
+from .frozen import Rows
 from .metrics import Metric, get_metric
 from .predictions import Predictions
-from .saved import KEY, checked_name, note, saved_entries
+from .saved import row_notes, saved_entries
 from .store import RunStore
 
 #: What is combined when nobody says otherwise.
@@ -90,22 +92,19 @@ def combine(store: RunStore) -> list[CrossFit]:
     predictions = store.predictions()
     metric = get_metric(store.manifest()["metric"])
     _require_comparable(predictions, metric)
-    fits = []
-    for name, options in _entries(store):
-        fit = cross_fit(make_entry(name, options, metric), predictions, metric, name)
-        _keep(store, fit)
+    rows, fits = Rows(store, predictions), []
+    for fit in chain(
+        _own(store, rows, metric), _saved(store, rows, metric), _limited(store, predictions, metric)
+    ):
+        keep_fit(store, fit)
         fits.append(fit)
-    for fit in _saved(store, predictions, metric):
-        _keep(store, fit)
-        fits.append(fit)
-    for fit in _limited(store, predictions, metric):
-        _keep(store, fit)
-        fits.append(fit)
+    store.update_manifest(features_of=rows.backbone)
     store.prune_ensembles({fit.name for fit in fits})
     return fits
 
 
-def _keep(store: RunStore, fit: CrossFit) -> None:
+def keep_fit(store: RunStore, fit: CrossFit) -> None:
+    """Stores a fitted combiner with its scores and its cross-fitted predictions."""
     state, arrays = fit.combiner.get_state()
     scores = {"in_sample": fit.in_sample, "score": fit.score, "optimism": fit.optimism}
     store.write_ensemble(fit.name, {**state, "scores": scores}, arrays, fit.predictions)
@@ -123,16 +122,24 @@ def _limited(store: RunStore, predictions: Predictions, metric: Metric) -> Itera
     store.update_manifest(unmet_limits=unmet)
 
 
-def _saved(store: RunStore, predictions: Predictions, metric: Metric) -> Iterator[CrossFit]:
+def _own(store: RunStore, rows: Rows, metric: Metric) -> Iterator[CrossFit]:
+    """The ensembles of the config."""
+    for name, options in _entries(store):
+        combiner = make_entry(name, options, metric)
+        yield cross_fit(combiner, rows.given_to(combiner), metric, name)
+
+
+def _saved(store: RunStore, rows: Rows, metric: Metric) -> Iterator[CrossFit]:
     """The ensembles that somebody saved; one that cannot be made of today's members is noted."""
-    taken, unmet = {*predictions.members, *(name for name, _ in _entries(store))}, []
+    taken, unmet = {*rows.plain.members, *(name for name, _ in _entries(store))}, []
     for name, options in saved_entries(store.manifest()):
         try:
             if name in taken:
                 raise CombinerError(
                     "another row bears its name; rename that one, or remove this one in the app"
                 )
-            yield cross_fit(make_entry(name, options, metric), predictions, metric, name)
+            combiner = make_entry(name, options, metric)
+            yield cross_fit(combiner, rows.given_to(combiner), metric, name)
         except CombinerError as error:
             unmet.append({"name": name, "stage": "combine", "reason": str(error)})
     store.update_manifest(unmet_saved=unmet)
@@ -190,64 +197,11 @@ def compare(store: RunStore, fits: Sequence[CrossFit] | None = None) -> Leaderbo
         costs=_costs(store),
         groups=read_groups(store),
         test=_test_scores(store, fits, metric),
-        details=manifest.get("details", {}) | _notes(manifest),
+        details=manifest.get("details", {}) | row_notes(manifest, fits),
         failed=_failed(manifest),
     )
     store.write_leaderboard(board.to_records())
     return board
-
-
-def save_ensemble(
-    store: RunStore,
-    name: str,
-    options: Mapping[str, Any],
-    report: Callable[[int, int], None] | None = None,
-) -> Leaderboard:
-    """Puts an ensemble on the leaderboard, from where it can be exported; `combine` makes it again from now on.
-
-    Args:
-        store: of a run with a leaderboard.
-        name: of the row.
-        options: of a combiner, as in the config's `ensembles`; its key is the option `combiner`.
-        report: is told how many fits are done, and of how many.
-
-    Raises:
-        ConfigError: no name for it; nothing is written then, nor in the cases below.
-        CombinerError: options that no combiner has, or members that the run has not.
-        RunLockedError: somebody is working on the run.
-        StoreError: the run has no results yet.
-    """
-    with store.lock():
-        predictions = store.predictions()
-        manifest = store.manifest()
-        metric = get_metric(manifest["metric"])
-        saved = saved_entries(manifest)
-        name = checked_name(name, [*predictions.members, *(n for n, _ in saved), *_own_names(store)])
-        fits = load_fits(store, predictions)
-        fit = cross_fit(make_entry(name, options, metric), predictions, metric, name, report)
-        _keep(store, fit)
-        store.update_manifest(**{KEY: [*saved, [name, dict(options)]]})
-        return compare(store, [*fits, fit])
-
-
-def forget_ensemble(store: RunStore, name: str) -> Leaderboard:
-    """Takes a saved ensemble off the leaderboard and deletes it; one of the config stays.
-
-    Raises:
-        ConfigError: none is saved under that name.
-        RunLockedError: somebody is working on the run.
-    """
-    with store.lock():
-        saved = saved_entries(store.manifest())
-        if name not in [n for n, _ in saved]:
-            raise ConfigError(f"{name!r}: no saved ensemble; {did_you_mean(name, [n for n, _ in saved])}")
-        store.update_manifest(**{KEY: [entry for entry in saved if entry[0] != name]})
-        unmet = store.manifest().get("unmet_saved", [])
-        store.update_manifest(unmet_saved=[one for one in unmet if one["name"] != name])
-        fits = load_fits(store, store.predictions())
-        board = compare(store, fits)
-        store.prune_ensembles({fit.name for fit in fits})
-        return board
 
 
 def read_leaderboard(store: RunStore) -> Leaderboard:
@@ -256,6 +210,21 @@ def read_leaderboard(store: RunStore) -> Leaderboard:
     if records is None:
         return compare(store)
     return Leaderboard.from_records(records, failed=_failed(store.manifest()))
+
+
+def exportable_combiner(store: RunStore, name: str) -> Combiner:
+    """The fitted combiner of a stored ensemble, over the members that it uses: what a bundle ships.
+
+    Raises:
+        BundleError: it reads features of the images, which a bundle does not have.
+    """
+    combiner = restored_combiner(store, name)
+    if combiner.needs_features:
+        raise BundleError(
+            f"{name!r}: cannot be exported, because its {combiner.name} reads frozen features of the images, and a "
+            "bundle has its members' probabilities alone; export another row, or combine without features"
+        )
+    return combiner.pruned()
 
 
 def restored_combiner(store: RunStore, name: str) -> Combiner:
@@ -281,20 +250,10 @@ def _entries(store: RunStore) -> list[tuple[str, dict[str, Any]]]:
     return [(name, options) for name, options in store.manifest()["ensembles"]]
 
 
-def _own_names(store: RunStore) -> list[str]:
+def own_names(store: RunStore) -> list[str]:
     """What the ensembles of the config are called, those under its limits included."""
     limits = store.manifest().get("limits", {})
     return [*(name for name, _ in _entries(store)), *(limit_name(**{k: v}) for k, v in limits.items())]
-
-
-def _notes(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Columns of the rows of saved ensembles."""
-    unmet = {one["name"] for one in manifest.get("unmet_saved", [])}
-    return {
-        name: {"note": note(options), "by_hand": True}
-        for name, options in saved_entries(manifest)
-        if name not in unmet
-    }
 
 
 def make_entry(name: str, options: Mapping[str, Any], metric: Metric) -> Combiner:
@@ -323,9 +282,11 @@ def _test_scores(store: RunStore, fits: Sequence[CrossFit], metric: Metric) -> d
         by_fold = test.proba[:, None]  # from elsewhere: averaged already
     for fit in fits:
         members = fit.combiner.members_
-        if set(members) <= set(test.members):
+        blind = fit.combiner.needs_features and test.features is None
+        if set(members) <= set(test.members) and not blind:
             rows = by_fold[[test.index(name) for name in members]]
-            scores[fit.name] = metric(test.labels, combine_folds(fit.combiner, rows, members, test.classes))
+            proba = combine_folds(fit.combiner, rows, members, test.classes, test.features)
+            scores[fit.name] = metric(test.labels, proba)
     return scores
 
 

@@ -322,9 +322,13 @@ class Config(_Settings):
             if not re.fullmatch(NAME, entry.name):
                 fail(("ensembles", i), f"name {entry.name!r}; expected letters, digits, '.', '_' and '-'")
             try:
-                make_combiner(entry.combiner, **entry.params)
+                combiner = make_combiner(entry.combiner, **entry.params)
             except (CombinerError, TypeError, ValueError) as error:
                 fail(("ensembles", i), str(error))
+            if combiner.needs_features and not (
+                self.screen or {"probe", "ridge", "lp-ft"} & set(self.strategies)
+            ):
+                fail(("ensembles", i), "reads frozen features, which nothing makes here; give `screen: true`")
             if entry.name in seen:
                 named = f"{{{entry.name}-2: {{combiner: {entry.combiner}}}}}"
                 fail(

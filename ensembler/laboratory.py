@@ -185,7 +185,7 @@ class Laboratory:
         return self._remembered(("contributions", chosen), lambda: self._contributions(chosen))
 
     def options(self, setup: Setup) -> dict[str, Any]:
-        """The ensemble as an entry of a config's `ensembles`: what `comparison.save_ensemble` takes.
+        """The ensemble as an entry of a config's `ensembles`: what `saving.save_ensemble` takes.
 
         Raises:
             CombinerError: no members, or no weight for each.

@@ -246,6 +246,16 @@ class Predictions:
             features=self.features,
         )
 
+    def with_features(self, features: ArrayLike) -> Predictions:
+        """The same rows with what a frozen backbone says of their images, (samples, dims).
+
+        Raises:
+            PredictionsError: not a row each, or not finite.
+        """
+        made = self._replace(features=features)
+        made._validate_features()
+        return made
+
     def with_fold(self, fold: NDArray[Any]) -> Predictions:
         """The same out-of-fold rows under other numbers of folds (samples,)."""
         return self._replace(fold=fold)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .errors import ConfigError, StoreError
+from .evaluation.cross_fit import CrossFit
 
 #: Key of the manifest.
 KEY = "saved_ensembles"
@@ -75,3 +76,20 @@ def note(options: Mapping[str, Any]) -> str:
     if options.get("combiner") == "weighted":
         return "weights set by hand: the score is not cross-fitted, and may flatter"
     return "members chosen by hand: the score may flatter"
+
+
+def row_notes(manifest: Mapping[str, Any], fits: Sequence[CrossFit]) -> dict[str, dict[str, Any]]:
+    """Columns of ensembles of which a reader has to know more: those saved by hand, and those that read features."""
+    unmet = {one["name"] for one in manifest.get("unmet_saved", [])}
+    by_hand = {name: options for name, options in saved_entries(manifest) if name not in unmet}
+    source = manifest.get("features_of")
+    columns: dict[str, dict[str, Any]] = {}
+    for fit in fits:
+        notes = [note(by_hand[fit.name])] if fit.name in by_hand else []
+        if source and fit.combiner.needs_features:
+            notes.append(f"reads frozen features of {source}: no test score, and it cannot be exported")
+        if notes:
+            columns[fit.name] = {"note": "; ".join(notes)}
+        if fit.name in by_hand:
+            columns[fit.name]["by_hand"] = True
+    return columns

@@ -16,11 +16,9 @@ from ensembler.combiners import make_combiner
 from ensembler.comparison import (
     combine,
     compare,
-    forget_ensemble,
     load_fits,
     read_leaderboard,
     restored_combiner,
-    save_ensemble,
     start_bare_run,
 )
 from ensembler.errors import CombinerError, ConfigError, RunLockedError, StoreError
@@ -28,6 +26,7 @@ from ensembler.experiment import Experiment
 from ensembler.metrics import get_metric
 from ensembler.predictions import Predictions
 from ensembler.saved import checked_name, saved_entries
+from ensembler.saving import forget_ensemble, save_ensemble
 from ensembler.store import RunStore
 
 #: Entries as the lab makes them.

@@ -192,12 +192,11 @@ def _reported(place: DeltaGenerator) -> Callable[[int, int], None]:
 
 
 def _show(lab: Laboratory, setup: Setup, outcome: Outcome, budget: float | None) -> None:
-    metric = lab.metric.name
+    metric, fitted = lab.metric.name, setup.combiner != "weighted"
     st.markdown(f"**{plain(finding(outcome, metric))}**")
     score, gain, price, members = st.columns(4)
     with score.container(border=True, height="stretch"):
         st.metric(capital(metric_name(metric)), number(outcome.fit.score))
-        fitted = setup.combiner != "weighted"
         lines(
             f"95 % interval {span(outcome.low, outcome.high)}",
             "Cross-fitted" if fitted else "Not cross-fitted",
@@ -214,14 +213,18 @@ def _show(lab: Laboratory, setup: Setup, outcome: Outcome, budget: float | None)
         st.metric("Members that count", f"{len(outcome.members)} of {len(setup.members)}")
         lines(f"Switched on: {len(setup.members)} of {lab.predictions.n_members}")
     _over_budget(outcome, budget)
-    if setup.combiner == "weighted":
+    if not fitted:
         yardstick = lab.measure(Setup(setup.members, "convex"))
         st.warning(plain(flattery(yardstick, metric)), icon=":material/visibility:")
+    how = (
+        "Cross-fitted: each image is answered by a combination that was fitted without its fold. "
+        if fitted
+        else ""
+    )
     st.caption(
         f"{capital(metric_words(metric))}, over all out-of-fold images; intervals from "
-        f"{count(outcome.n_resamples, 'resample')}. Cross-fitted: each image is answered by a combination that was "
-        "fitted without its fold. Which members are on is your choice, made while looking at scores: the best of "
-        "many tries flatters itself."
+        f"{count(outcome.n_resamples, 'resample')}. {how}Which members are on is your choice, made while looking at "
+        "scores: the best of many tries flatters itself."
     )
 
 

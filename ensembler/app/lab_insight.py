@@ -21,6 +21,9 @@ from .charts import draw, names_inside
 from .reading import View
 from .wording import count, lines, metric_name
 
+#: Members that add most, and least, of which is drawn what they add.
+MOST, LEAST = 12, 5
+
 #: What the measures tell, in a sentence.
 _TELLS = {
     "disagreement": "Share of the images on which two members choose different classes. Two that never differ are one.",
@@ -72,7 +75,7 @@ def contribution(lab: Laboratory, members: Sequence[str]) -> None:
     st.subheader("What does each member add?", anchor=False)
     with st.spinner("Trying orders of members…"):
         found = lab.contributions(members)
-    frame = contribution_frame(found, lab.metric)
+    frame, left_out = _ends(contribution_frame(found, lab.metric))
     marks = frame[["low", "high", "leave_one_out"]]
     low, high = min(0.0, float(marks.min().min())), max(0.0, float(marks.max().max()))
     figure = names_inside(contribution_figure(frame), len(frame), low, high)
@@ -81,7 +84,7 @@ def contribution(lab: Laboratory, members: Sequence[str]) -> None:
         f"Of the plain average of these members, in {metric_name(lab.metric.name)}, whatever the combiner. Circles: "
         f"what a member gains on average when it joins, over {found.n_orders} orders of joining (Shapley value), "
         "beginning with knowing no image. Diamonds: what is lost when it alone leaves; below 0, the average is "
-        "better without it."
+        "better without it." + (f" The {left_out} members in the middle are not drawn." if left_out else "")
     )
 
 
@@ -98,6 +101,14 @@ def extremes(frame: pd.DataFrame) -> str:
 
 
 # ---------------------------------------------------------------------- pieces
+
+
+def _ends(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The rows at both ends of a long frame, and how many are left out between them."""
+    left_out = max(0, len(frame) - MOST - LEAST)
+    if not left_out:
+        return frame, 0
+    return pd.concat([frame.head(MOST), frame.tail(LEAST)], ignore_index=True), left_out
 
 
 @st.cache_data(

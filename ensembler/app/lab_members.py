@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from ..laboratory import Laboratory, Setup
-from .wording import number, plain
+from .wording import capital, metric_name, number, plain
 
 #: Members in sight; a longer list scrolls within itself, at this height in pixels.
 IN_SIGHT, HEIGHT = 8, 460
@@ -23,12 +23,15 @@ def choose(lab: Laboratory, names: Sequence[str], combiner: str) -> tuple[list[s
     """The members that are on, and the weights of just these; none unless they are set by hand."""
     by_hand = combiner == "weighted"
     st.subheader("Members", anchor=False)
+    timed = lab.cost(names).latency_ms is not None
+    unit = f"{capital(metric_name(lab.metric.name))} alone" + (", and milliseconds an image" if timed else "")
+    st.caption(f"{unit}, stand behind each name." if timed else f"{unit} stands behind each name.")
     _presets(lab, names, by_hand)
     chosen, weights = [], []
     with st.container(height=HEIGHT if len(names) > IN_SIGHT else "content", border=len(names) > IN_SIGHT):
         for i, name in enumerate(names):
             left, right = st.columns([3, 2]) if by_hand else (st.container(), None)
-            on = left.toggle(_label(lab, i, name), True, key=switch(name), bind="query-params")
+            on = left.toggle(_label(lab, i, name), True, key=switch(name), bind="query-params", wrap=True)
             if right is not None:
                 weight = right.slider(
                     f"Weight of {plain(name)}",
@@ -72,7 +75,7 @@ def in_hundreds(weights: dict[str, float]) -> dict[str, int]:
 def _label(lab: Laboratory, i: int, name: str) -> str:
     latency = lab.cost([name]).latency_ms
     told = number(lab.scores[name]) + ("" if latency is None else f", {latency:.1f} ms")
-    return f"{i + 1}\\. {plain(name)} :small[{told}]"
+    return f"{i + 1}\\. {plain(name)} · :small[{told}]"
 
 
 def _presets(lab: Laboratory, names: Sequence[str], by_hand: bool) -> None:

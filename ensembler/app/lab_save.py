@@ -8,10 +8,10 @@ from functools import partial
 
 import streamlit as st
 
-from ..comparison import forget_ensemble, save_ensemble
 from ..errors import EnsemblerError
 from ..laboratory import Laboratory, Setup
 from ..saved import note, saved_entries
+from ..saving import forget_ensemble, save_ensemble
 from .reading import View, understood
 from .wording import lines, metric_name, number, plain
 

@@ -133,6 +133,11 @@ class Combiner:
             return self.members_
         return tuple(m for m, weight in zip(self.members_, self.weights_, strict=True) if weight > 0)
 
+    @property
+    def needs_features(self) -> bool:
+        """Whether it reads `Predictions.features`, fitted or not; a bundle has none."""
+        return False
+
     def pruned(self) -> Combiner:
         """The same predictions from `used_members_` alone: what an export ships. Itself when all are used."""
         used = self.used_members_

@@ -122,6 +122,11 @@ class Wrapper(Composite):
         except (CombinerError, TypeError, ValueError) as error:
             raise CombinerError(f"{self.name}: base: {error}") from error
 
+    @property
+    def needs_features(self) -> bool:
+        """Whether its base does."""
+        return self._new_base().needs_features
+
     @classmethod
     def tuned_for(cls, metric: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """As for any combiner, and the same for its base."""

@@ -22,6 +22,7 @@ def combine_folds(
     proba: NDArray[np.float32],
     members: Sequence[str],
     classes: Sequence[str],
+    features: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Probabilities of images that no fold's model was trained on.
 
@@ -30,6 +31,7 @@ def combine_folds(
         proba: (members, folds, images, classes), what each fold model says.
         members: names, those of the combiner.
         classes: as at `fit`.
+        features: (images, dims), for a combiner that needs them.
 
     Returns:
         float32 (images, classes), rows sum to 1.
@@ -42,7 +44,7 @@ def combine_folds(
     total = np.zeros(proba.shape[2:])
     for fold in range(n_folds):
         rows = Predictions.from_arrays(
-            proba[:, fold], unknown, members=members, classes=classes, split="test"
+            proba[:, fold], unknown, members=members, classes=classes, split="test", features=features
         )
         total += combiner.predict(rows).proba[0]
     return np.asarray(total / n_folds, np.float32)

@@ -70,6 +70,11 @@ class Levels(Composite):
         return dict(options) | {"levels": [[tuned(entry) for entry in level] for level in levels]}
 
     @property
+    def needs_features(self) -> bool:
+        """Whether one of them does."""
+        return any(combiner.needs_features for level in self._new_levels() for combiner in level.values())
+
+    @property
     def used_members_(self) -> tuple[str, ...]:
         """The members that reach the last level, by themselves or through a combiner."""
         used = {member for name in self._needed() for member in self.inner_[name].used_members_}
@@ -98,6 +103,11 @@ class Levels(Composite):
             outputs = {name: self._ask(name, seen) for name in level if name in self.inner_}
             seen = self._beside(predictions, outputs)
         return np.asarray(np.mean(list(outputs.values()), axis=0, dtype=np.float64))
+
+    @property
+    def level_names(self) -> list[list[str]]:
+        """Keys of the inner combiners of each level, first to last."""
+        return [list(level) for level in self._new_levels()]
 
     def _honest(self, name: str, combiner: Combiner, seen: Predictions) -> Proba:
         """What a combiner says of rows that it was not fitted on; of a single row, what it says of it."""

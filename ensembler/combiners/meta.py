@@ -42,6 +42,11 @@ class Stacker(Combiner):
             if not isinstance(getattr(self, name), bool):
                 raise CombinerError(f"{self.name}: {name} is {getattr(self, name)!r}; expected true or false")
 
+    @property
+    def needs_features(self) -> bool:
+        """Whether they are passed through."""
+        return self.passthrough
+
     def _fit_design(self, design: Floats, proba: Proba, labels: Labels, fold: Fold) -> None:
         """Learns from `design` float64 (samples, columns), the members' `proba`, `labels` and `fold`."""
         raise NotImplementedError

@@ -50,6 +50,11 @@ class NeighbourCombiner(Combiner):
                 f"{self.name}: space is {self.space!r}; expected one of {', '.join(get_args(Space))}"
             )
 
+    @property
+    def needs_features(self) -> bool:
+        """Whether they are where the rows lie."""
+        return self.space == "features"
+
     def _kept(self, predictions: Predictions) -> Predictions:
         """The rows that are kept: all, or `max_rows` of them in their order."""
         if predictions.n_samples <= self.max_rows:

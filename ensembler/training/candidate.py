@@ -196,7 +196,12 @@ class TrainingData:
 
     def features_file(self, candidate: Candidate) -> Path:
         """Where the frozen features of a candidate's backbone lie, once screening has made them."""
-        return self.features / f"{candidate.backbone}-{digest(candidate.weights, 10)}.npy"
+        return self.features / features_name(candidate)
+
+
+def features_name(candidate: Candidate) -> str:
+    """File name of the frozen features of a candidate's backbone."""
+    return f"{candidate.backbone}-{digest(candidate.weights, 10)}.npy"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from ensembler.app import lab_insight, lab_members
 from ensembler.app.lab import combiner_words, explanation, finding, flattery, laboratory, offered
 from ensembler.app.reading import view
 from ensembler.combiners import COMBINERS
-from ensembler.comparison import read_leaderboard, save_ensemble
+from ensembler.comparison import read_leaderboard
 from ensembler.evaluation.contribution import Contribution, Contributions
 from ensembler.figures import (
     contribution_figure,
@@ -19,6 +19,7 @@ from ensembler.figures import (
 from ensembler.laboratory import Setup
 from ensembler.metrics import METRICS
 from ensembler.predictions import Predictions
+from ensembler.saving import save_ensemble
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ PAGES: dict[str, tuple[Page, ...]] = {
         Page("overview", "Overview", ":material/home:"),
         Page("leaderboard", "Leaderboard", ":material/leaderboard:"),
         Page("compare", "Compare", ":material/compare_arrows:"),
+        Page("lab", "Ensemble lab", ":material/experiment:"),
         Page("errors", "Errors", ":material/image_search:"),
     ),
     "Sweep": (

@@ -100,6 +100,11 @@ class RunStore(CellStore):
                     shutil.rmtree(self.path)  # refused before anything was written: leave no empty run behind
             lock.release()
 
+    @property
+    def claimed(self) -> bool:
+        """Whether a driver holds the run, or died while it did."""
+        return (self.path / ".driver.json").exists()
+
     def _sweep_scratch(self) -> None:
         """Removes what a killed writer left behind; only the holder of the lock may."""
         for pattern in (f"{SCRATCH}*", f"*/{SCRATCH}*", f"*/*/{SCRATCH}*"):

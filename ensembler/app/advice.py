@@ -110,21 +110,21 @@ def next_steps(run: View) -> list[Step]:
         steps.append(
             Step(
                 "errors",
-                "See which images the ensemble fixes, and which it breaks",
+                "Images that the ensemble fixes or breaks",
                 "A gain in numbers may hide mistakes that matter to you.",
             )
         )
         steps.append(
             Step(
                 "compare",
-                f"Compare {ensemble} with {single}",
-                "By class, by fold, and how much to believe their confidences.",
+                "Compare the two side by side",
+                f"{ensemble} and {single} by class and by fold, and how much to believe their confidences.",
                 {"row": [single, ensemble]},
             )
         )
     if run.trained:
         steps.append(
-            Step("errors", "Look at suspect labels", "Images on which the models agree against their label.")
+            Step("errors", "Labels that look wrong", "Images on which the models agree against their label.")
         )
         steps += _more(run)
     return steps
@@ -147,7 +147,7 @@ def _more(run: View) -> list[Step]:
         steps.append(
             Step(
                 "launch",
-                "Sweep again with more images or more backbones",
+                "Sweep with more images or backbones",
                 "The interval of the gain is wide: these images cannot tell the two apart.",
             )
         )
@@ -155,7 +155,7 @@ def _more(run: View) -> list[Step]:
         steps.append(
             Step(
                 "launch",
-                "Keep some images aside as a test split",
+                "Keep images aside for a test",
                 "Nothing has checked the choice itself yet.",
             )
         )

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from ..duration import duration
 from ..store import RunStore
-from ..tuning.progress import duration
 from .reading import understood
-from .sweeps import driver
 
 #: Samples of the load that are kept: an hour of them.
 KEPT_SAMPLES = 720
@@ -322,4 +321,8 @@ def took(seconds: float) -> str:
 
 def at_work(store: RunStore) -> bool:
     """Whether a process works on the run now."""
+    if not store.claimed:
+        return False
+    from .sweeps import driver  # which knows configs, that take long to import
+
     return driver(store) is not None

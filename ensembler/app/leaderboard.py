@@ -38,6 +38,9 @@ ORDERS = {
 #: Columns that stand among "the settings that differ" too.
 _SETTINGS = ("Backbone", "Strategy", "Weights")
 
+#: Columns that stand before them.
+_BEFORE = ("Name", "Kind", "Standing", "Score", "Interval")
+
 _KINDS = {"All": None, "Single models": "single", "Ensembles": "ensemble"}
 
 
@@ -93,11 +96,13 @@ def _table(run: View, rows: pd.DataFrame) -> None:
         )
     frame = run.board.frame
     shown = _columns(place, frame)
-    scale = scale_of(frame, run.metric, run.board.verdict)
-    settings = _settings(run) if differ else None
-    table = rows_table(rows, run.board.verdict, scale, settings)
-    if settings is not None:
-        shown = [c for c in shown if c not in _SETTINGS] + [str(c) for c in settings]
+    table = _every_row(run).loc[rows.index]
+    if differ:
+        settings = _settings(run)
+        table = table.join(settings, on="Name")
+        kept = [c for c in shown if c not in _SETTINGS]
+        at = sum(c in _BEFORE for c in kept)
+        shown = [*kept[:at], *map(str, settings), *kept[at:]]
     st.dataframe(
         table[shown],
         hide_index=True,
@@ -129,6 +134,13 @@ def _columns(place: DeltaGenerator, frame: pd.DataFrame) -> list[str]:
             bind="query-params",
         )
     return ["Name", *[name for name in choices if name in chosen]]
+
+
+@st.cache_resource(max_entries=4, show_spinner=False, hash_funcs={View: lambda run: run.key})
+def _every_row(run: View) -> pd.DataFrame:
+    """Shared between sessions and not copied: it is only ever read."""
+    frame, verdict = run.board.frame, run.board.verdict
+    return rows_table(frame, verdict, scale_of(frame, run.metric, verdict))
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading settings…", hash_funcs={View: lambda run: run.key})

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 import pandas as pd
 import streamlit as st
 
+from ..duration import duration
 from ..figures import live_curves_figure, live_curves_frame, load_figure
 from ..figures.live import DRAWN
 from ..metrics import get_metric
 from ..store import RunStore
-from ..tuning.progress import TITLES, duration
+from ..tuning.progress import TITLES
 from .charts import draw
 from .following import StageStory, Story, TrialStory, at_work, followed, took
 from .links import link

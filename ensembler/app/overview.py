@@ -12,7 +12,7 @@ from .advice import accuracy, advice, concerns, next_steps, on_test
 from .following import at_work, took
 from .links import known, link
 from .reading import View
-from .wording import capital, count, headline, lines, metric_name, metric_words, number, p_text, plain, span
+from .wording import count, headline, lines, metric_name, metric_words, number, p_text, plain, span
 
 #: The stages of a run, in order, and what each has done.
 STAGES = {
@@ -92,8 +92,14 @@ def _contenders(run: View) -> None:
             continue
         row = records[name]
         with column.container(border=True, height="stretch"):
-            st.metric(title, number(row["cv"]), help=f"{capital(metric_words(run.metric))}, out of fold")
-            lines(name, f"95 % interval {span(row['cv_low'], row['cv_high'])}", accuracy(row), *_cost(row))
+            st.metric(title, number(row["cv"]), help="Over all out-of-fold images")
+            lines(
+                metric_words(run.metric),
+                name,
+                f"95 % interval {span(row['cv_low'], row['cv_high'])}",
+                accuracy(row),
+                *_cost(row),
+            )
     if verdict.best_ensemble is None:
         return
     with columns[2].container(border=True, height="stretch"):

@@ -31,8 +31,8 @@ SOURCES = {
     "Weights": "weights", "Note": "note",
 }  # fmt: skip
 
-#: Of the rows that decide how far the drawn intervals reach: the better half, and no fewer than these.
-LEADERS = 5
+#: Of the rows that decide how far the drawn intervals reach: the better half, within these limits.
+LEADERS = (5, 25)
 
 #: Size of a drawn interval, in pixels.
 _WIDE, _HIGH = 150, 28
@@ -57,16 +57,13 @@ class Scale:
         return round(6 + (_WIDE - 12) * min(1.0, max(0.0, share)), 1)
 
 
-def rows_table(
-    rows: pd.DataFrame, verdict: Verdict, scale: Scale, settings: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """The leaderboard's rows as people read them.
+def rows_table(rows: pd.DataFrame, verdict: Verdict, scale: Scale) -> pd.DataFrame:
+    """The leaderboard's rows as people read them, under their own index.
 
     Args:
         rows: of the leaderboard.
         verdict: of the whole leaderboard.
         scale: of the drawn intervals.
-        settings: see `differing`; further columns.
     """
     standing = [
         ["recommended"] * (name == verdict.winner) + ["tied"] * bool(tied)
@@ -74,7 +71,7 @@ def rows_table(
     ]
     alone = rows["p_value"].isna()
     triples = zip(rows["cv_low"], rows["cv"], rows["cv_high"], rows["kind"], strict=True)
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "Name": rows["name"],
             "Kind": [[kind] for kind in rows["kind"]],
@@ -102,8 +99,6 @@ def rows_table(
             "Note": rows["note"].replace("", None),
         }
     )
-    table = table.reset_index(drop=True)
-    return table if settings is None else table.join(settings, on="Name")
 
 
 def offered(frame: pd.DataFrame) -> list[str]:
@@ -120,7 +115,8 @@ def scale_of(frame: pd.DataFrame, metric: str, verdict: Verdict) -> Scale:
         verdict: of it.
     """
     worst_first = get_metric(metric).greater_is_better
-    leaders = frame.sort_values("cv", ascending=not worst_first)[: max(LEADERS, math.ceil(len(frame) / 2))]
+    leaders = frame.sort_values("cv", ascending=not worst_first)
+    leaders = leaders[: min(max(LEADERS[0], math.ceil(len(frame) / 2)), LEADERS[1])]
     single = frame.loc[frame["name"] == verdict.best_single, "cv"]
     low, high = float(leaders["cv_low"].min()), float(leaders["cv_high"].max())
     return Scale(low, high, float(single.iloc[0]) if len(single) else None)
@@ -175,7 +171,7 @@ def columns(table: pd.DataFrame, metric: str) -> dict[str, Any]:
     config = st.column_config
     longest = max(len(name) for name in table["Name"])
     return {
-        "Name": config.TextColumn(width=min(300, 24 + 7 * longest), pinned=True),
+        "Name": config.TextColumn(width=min(300, 24 + 7 * longest)),
         "Kind": config.MultiselectColumn(
             options=list(KIND_COLOURS), color=list(KIND_COLOURS.values()), width=90
         ),

@@ -129,8 +129,8 @@ def stands(store: RunStore, now: Progress) -> None:
 def resume_command(store: RunStore) -> str:
     """What to type so that a run goes on.
 
-    >>> resume_command(RunStore("runs/my pets"))
-    "ensembler combine 'runs/my pets'"
+    >>> resume_command(RunStore("/runs/my pets"))
+    "ensembler combine '/runs/my pets'"
     """
     config = store.path / "config.yaml"
     if not config.is_file():  # made from predictions

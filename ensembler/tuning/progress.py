@@ -10,6 +10,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from ..duration import duration
 from ..metrics import Metric
 from .plan import Outcome, Trial
 
@@ -208,13 +209,3 @@ def describe(trial: Trial, outcome: Outcome) -> str:
     score = "" if outcome.score is None else f" {outcome.score:.4f}"
     early = " stopped early" if outcome.status == "stopped" else ""
     return f"{what}{where}{score}{early} in {duration(outcome.seconds)}"
-
-
-def duration(seconds: float) -> str:
-    """`48 s`, `3 min 05 s` or `2 h 07 min`."""
-    seconds = max(0, round(seconds))
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"

@@ -43,6 +43,7 @@ def test_contenders_stand_side_by_side_with_interval_and_price(open_page, traine
     assert metrics["Price"] == f"{verdict.price.latency_ratio:.1f} × latency"
     best = board.frame.set_index("name").loc[verdict.best_ensemble]
     assert f"95 % interval {best['cv_low']:.4f} to {best['cv_high']:.4f}" in said(app)
+    assert "log loss, lower is better" in said(app), "what the numbers are"
     assert f"{100 * best['accuracy']:.1f} % of images right" in said(app)
 
 
@@ -127,7 +128,7 @@ def test_next_steps_are_links_that_keep_the_run(open_page, trained):
     found = links(open_page("overview", trained))
     assert found[f"Export {verdict.winner}"] == ("export", "run=pets")
     single, ensemble = verdict.best_single, verdict.best_ensemble
-    assert found[f"Compare {ensemble} with {single}"] == ("compare", f"run=pets&row={single}&row={ensemble}")
+    assert found["Compare the two side by side"] == ("compare", f"run=pets&row={single}&row={ensemble}")
     assert all(known(page) for page, _ in found.values() if page)
 
 
@@ -158,19 +159,19 @@ def test_more_epochs_are_proposed_where_training_was_still_getting_better(
 
 
 def test_more_images_are_proposed_where_the_gain_is_hardly_measured(trained):
-    assert "Sweep again with more images or more backbones" not in labels(trained)
+    assert "Sweep with more images or backbones" not in labels(trained)
     records = trained.leaderboard()
     for record in records:
         if record["kind"] == "ensemble":
             record |= {"p_value": 0.9, "delta_low": -0.2, "delta_high": 0.21, "delta_best_single": 0.01}
     trained.write_leaderboard(records)
-    assert "Sweep again with more images or more backbones" in labels(trained)
+    assert "Sweep with more images or backbones" in labels(trained)
 
 
 def test_a_test_split_is_proposed_where_there_is_none(trained):
-    assert "Keep some images aside as a test split" in labels(trained)
+    assert "Keep images aside for a test" in labels(trained)
     trained.update_manifest(test_images=40)
-    assert "Keep some images aside as a test split" not in labels(trained)
+    assert "Keep images aside for a test" not in labels(trained)
 
 
 def test_the_home_page_is_the_overview(open_app, trained, said):

@@ -102,6 +102,44 @@ def reliability_picture(frame: pd.DataFrame, kind: Kind = "png") -> bytes:
     return stream.getvalue()
 
 
+def roc_picture(frame: pd.DataFrame, kind: Kind = "png") -> bytes:
+    """ROC curves with their areas, a line a member.
+
+    Args:
+        frame: of `figures.roc_frame`.
+        kind: of picture.
+    """
+    axes = ("false positives, share of the other images", "found, share of the class")
+    return _areas(frame, ("false_positives", "true_positives"), axes, "AUC", kind)
+
+
+def precision_recall_picture(frame: pd.DataFrame, kind: Kind = "png") -> bytes:
+    """Precision against recall with its area, a line a member.
+
+    Args:
+        frame: of `figures.precision_recall_frame`.
+        kind: of picture.
+    """
+    return _areas(frame, ("recall", "precision"), ("recall", "precision"), "average precision", kind)
+
+
+def _areas(
+    frame: pd.DataFrame, columns: tuple[str, str], axes: tuple[str, str], area: str, kind: Kind
+) -> bytes:
+    x, y = columns
+    with _drawn(4.2, 3.6, kind) as (figure, stream):
+        panel = figure.subplots()
+        for i, (member, part) in enumerate(frame.groupby("member", sort=False)):
+            label = f"{_text(member)}: {area} {part['area'].iloc[0]:.4f}"
+            panel.plot(
+                part[x], part[y], "-" if i % 2 == 0 else "--", color=PALETTE[i % len(PALETTE)], label=label
+            )
+        panel.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel=axes[0], ylabel=axes[1])
+        if len(frame):
+            panel.legend(frameon=False, fontsize=7)
+    return stream.getvalue()
+
+
 def confusion_picture(frame: pd.DataFrame, kind: Kind = "png") -> bytes:
     """The confusion matrix, shaded by the share of each true class, with counts.
 

@@ -36,6 +36,11 @@ def _predictions() -> Predictions:
     )
 
 
+AUC, AVERAGE_PRECISION = (
+    METRICS[name](_predictions().labels, _predictions().proba[0]) for name in ("roc_auc", "average_precision")
+)
+
+
 def _leaderboard(kind: pictures.Kind) -> bytes:
     board = build_leaderboard(_predictions(), [], METRICS["log_loss"], n_boot=50)
     return pictures.leaderboard_picture(figures.leaderboard_frame(board), kind)
@@ -49,6 +54,14 @@ def _confusion(kind: pictures.Kind) -> bytes:
     return pictures.confusion_picture(figures.confusion_frame(_predictions(), NAME), kind)
 
 
+def _roc(kind: pictures.Kind) -> bytes:
+    return pictures.roc_picture(figures.roc_frame(_predictions()), kind)
+
+
+def _precision_recall(kind: pictures.Kind) -> bytes:
+    return pictures.precision_recall_picture(figures.precision_recall_frame(_predictions()), kind)
+
+
 def _curves(kind: pictures.Kind) -> bytes:
     return pictures.learning_curves_picture(HISTORY, kind)
 
@@ -59,6 +72,8 @@ def _curves(kind: pictures.Kind) -> bytes:
         (_curves, {NAME, "c", "epoch", "loss", "fold 0", "fold 1"}),
         (_leaderboard, {NAME, "c", "single models", "log loss, out of fold, 95 % interval"}),
         (_reliability, {NAME, "c", "confidence", "accuracy"}),
+        (_roc, {f"{NAME}: AUC {AUC:.4f}", "found, share of the class"}),
+        (_precision_recall, {f"{NAME}: average precision {AVERAGE_PRECISION:.4f}", "recall", "precision"}),
         (_confusion, {"$k$", "x", "y", "predicted class", "true class"}),
     ],
 )

@@ -33,13 +33,13 @@ def test_the_report_shows_what_fine_tuning_gained_and_the_recipes(finished_run: 
     assert f"lr {tuned[0].recipe.lr:g}" in recipes
     assert "flip False" in recipes or "flip True" in recipes
     assert "optimizer" not in recipes  # at its default
-    for name in ("leaderboard", "reliability", "confusion", "learning_curves"):
+    for name in ("leaderboard", "reliability", "confusion", "roc", "precision_recall", "learning_curves"):
         assert f"({name}.png)" in text
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     html = (tmp_path / "report.html").read_text()
     assert "leaderboard.png" not in html  # one file that stands alone
     assert "best epochs" in html
-    assert html.count("Plotly.newPlot") == 6
+    assert html.count("Plotly.newPlot") == 8
     assert "Hyperparameters of all trials" in html
     assert "Score and training time of each trial" in html
     board = (tmp_path / "leaderboard.tex").read_text()

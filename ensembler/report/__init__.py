@@ -102,9 +102,13 @@ def _sections(store: RunStore, board: Leaderboard, predictions: Predictions) -> 
         Section("Leaderboard", scores.leaderboard_section(board), (_leaderboard_figure(board),)),
         Section(
             "Calibration and confusion",
-            f"Out of fold: whether the confidences of {cell(verdict.best_single)} and {cell(best)} are accuracies, and "
-            f"which classes {cell(best)} takes for which.",
-            (_reliability_figure(everyone, verdict.best_single, best), _confusion_figure(everyone, best)),
+            f"Out of fold: whether the confidences of {cell(verdict.best_single)} and {cell(best)} are accuracies, "
+            f"which classes {cell(best)} takes for which, and how well both put the images of a class before others.",
+            (
+                _reliability_figure(everyone, verdict.best_single, best),
+                _confusion_figure(everyone, best),
+                *_ranking_figures(everyone, verdict.best_single, best),
+            ),
         ),
     ]
     metric, groups = get_metric(manifest["metric"]), read_groups(store)
@@ -163,6 +167,26 @@ def _confusion_figure(everyone: Predictions, best: str) -> Figure:
         f"Confusion matrix of {cell(best)}, shaded by the share of each true class.",
         lambda: figures.confusion_figure(frame),
         (lambda: pictures.confusion_picture(frame)) if readable else None,
+    )
+
+
+def _ranking_figures(everyone: Predictions, single: str, best: str) -> tuple[Figure, Figure]:
+    names = list(dict.fromkeys([best, single]))
+    roc, found = figures.roc_frame(everyone, names), figures.precision_recall_frame(everyone, names)
+    average = ", averaged over the classes" if everyone.n_classes > 2 else ""
+    return (
+        Figure(
+            "roc",
+            f"ROC{average}: the area is 1 for a perfect order and 0.5 for chance.",
+            lambda: figures.roc_figure(roc),
+            lambda: pictures.roc_picture(roc),
+        ),
+        Figure(
+            "precision_recall",
+            f"Precision against recall{average}; the area is the average precision.",
+            lambda: figures.precision_recall_figure(found),
+            lambda: pictures.precision_recall_picture(found),
+        ),
     )
 
 

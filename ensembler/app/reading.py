@@ -153,7 +153,8 @@ def _results(path: str, stamp: Stamp) -> tuple[dict[str, Any], Leaderboard]:  # 
 
         board = compare(store)
     else:
-        board = Leaderboard.from_records(records, failed=manifest.get("failed", []))
+        lost = [one for key in ("failed", "unmet_limits", "unmet_saved") for one in manifest.get(key, [])]
+        board = Leaderboard.from_records(records, failed=lost)
     try:
         for name in board.frame["metric"].unique():
             get_metric(name)
@@ -161,7 +162,20 @@ def _results(path: str, stamp: Stamp) -> tuple[dict[str, Any], Leaderboard]:  # 
         raise ValueError("the leaderboard has rows of an unknown metric") from error
     if not board.verdict.sentence or board.frame["cv"].isna().any():
         raise ValueError("the leaderboard has rows without a score")
+    _require_known(store, board)
     return manifest, board
+
+
+def _require_known(store: RunStore, board: Leaderboard) -> None:
+    """Refuses rows that are none of the run's candidates: how candidates are named changes with versions."""
+    known = {candidate.name for candidate in store.candidates()}
+    singles = board.frame.loc[board.frame["kind"] == "single", "name"]
+    strange = [str(name) for name in singles if name not in known]
+    if known and strange:
+        raise StoreError(
+            f"{store.path}: the leaderboard names {strange[0]!r}, which is none of the run's candidates: another "
+            f"version wrote it; make it again with `ensembler combine {store.path}`"
+        )
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading predictions…")

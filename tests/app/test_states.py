@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from ensembler.comparison import combine, compare
 from ensembler.store import RunStore
 
 PAGES = ("overview", "leaderboard", "compare", "export")
@@ -202,3 +203,15 @@ def test_names_are_text(open_page, bare, said, page):
 
 def said_of(element):
     return f"{element.value} {getattr(element, 'label', '')}"
+
+
+def test_a_leaderboard_of_another_version_says_how_to_make_it_again(trained, open_app, said):
+    records = trained.leaderboard()
+    single = next(r for r in records if r["kind"] == "single")
+    single["name"] = "test_resnet-full-62d2"
+    trained.write_leaderboard(records)
+    app = open_app(trained.path.parent)
+    assert "which is none of the run's candidates" in said(app).replace("\\", "")
+    combine(trained)
+    compare(trained)
+    assert "none of the run" not in said(open_app(trained.path.parent)).replace("\\", "")

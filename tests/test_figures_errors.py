@@ -108,6 +108,13 @@ def test_votes_are_of_the_rows_asked_for_in_their_order(four):
     assert np.array(matrix.text).tolist() == [["×", ""], ["×", ""]]
 
 
+def test_long_names_are_shortened_beside_the_votes_alone(four):
+    long = "resnet50_with_a_long_name-full-3b241a"
+    figure = votes_figure(votes_frame(four.with_proba(four.proba[:1], [long]), [0]))
+    assert list(figure.layout.yaxis.ticktext) == ["resnet50_with_a…l-3b241a"]
+    assert list(figure.data[0].y) == [long]
+
+
 # ---------------------------------------------------------------------- what is taken for what
 
 

@@ -59,7 +59,7 @@ def page(run: View) -> None:
     if label is not None:
         cards = [card for card, of in zip(cards, table["label"], strict=True) if of == label]
         table = table[table["label"] == label]
-    _download(table, run, kind)
+    _download(named_columns(table, first, second), run, kind)
     if cards:
         voters = predictions(run, voters_of(run, first, second))
         key = "\n".join([kind, label or "", first, second])
@@ -103,6 +103,14 @@ def row_cards(rows: pd.DataFrame, first: str, second: str) -> list[Card]:
         Card(row, name, label, (f"{first}: {a}, {p:.0%}", f"{second}: {b}, {q:.0%}"))
         for row, name, label, a, p, b, q in rows[columns].itertuples(index=False)
     ]
+
+
+def named_columns(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """Rows as they are downloaded: by the names of the models, without positions."""
+    names = {}
+    for column, name in (("first", first), ("second", second), ("said", first)):
+        names |= {column: f"says: {name}", f"{column}_confidence": f"confidence: {name}"}
+    return rows.rename(columns=names).drop(columns="row", errors="ignore")
 
 
 @st.cache_data(max_entries=8, show_spinner="Doubting labels…", hash_funcs={View: lambda run: run.key})
@@ -200,7 +208,7 @@ def _download(table: pd.DataFrame, run: View, kind: str) -> None:
     name = f"{run.store.name}-{kind.lower().replace(' ', '-')}.csv"
     st.download_button(
         f"Download {count(len(table), 'image')} as CSV",
-        table.drop(columns="row", errors="ignore").to_csv(index=False),
+        table.to_csv(index=False),
         name,
         "text/csv",
         icon=":material/download:",

@@ -15,6 +15,9 @@ from .style import PALETTE, categories, named, text
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+#: Longest name beside the votes; hovering tells the whole.
+LONGEST = 24
+
 #: What became of an image, from the second model to the first.
 OUTCOMES = ("both right", "fixed", "broken", "both wrong")
 
@@ -190,6 +193,12 @@ def votes_figure(frame: pd.DataFrame, first: int = 1) -> go.Figure:
         )
     )
     categories(figure, x=images, y=names[::-1])
+    figure.update_yaxes(tickvals=names, ticktext=[text(_short(str(m))) for m in members])
     return named(figure, "Probability of the true class", "Image", "Model").update_layout(
         height=140 + 26 * len(members)
     )
+
+
+def _short(name: str) -> str:
+    """A long name with its middle left out: the plot needs its room, and the end tells recipes apart."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}…{name[-8:]}"

@@ -9,6 +9,7 @@ from ensembler.app.errors import (
     DOUBTERS,
     VOTERS,
     finding,
+    named_columns,
     row_cards,
     shown_rows,
     suspect_cards,
@@ -105,6 +106,15 @@ def test_the_surest_mistakes_come_first(trained, pair):
     card = row_cards(rows, first, second)[0]
     assert card.title == rows["label"][0]
     assert card.lines == (f"{first}: {rows['said'][0]}, {rows['confidence'][0]:.0%}",)
+
+
+def test_what_is_downloaded_names_the_models(pair):
+    first, second, outcomes = pair
+    table = named_columns(outcomes, first, second)
+    assert list(table) == [
+        "sample_id", "label", f"says: {first}", f"confidence: {first}", f"says: {second}", f"confidence: {second}",
+        "gain", "outcome",
+    ]  # fmt: skip
 
 
 def test_pages_hold_24_images_and_other_images_begin_at_the_first(tmp_path, open_page, said):

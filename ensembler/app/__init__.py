@@ -4,6 +4,8 @@
     picker       which run, kept in the URL                               reading    a run from disk, cached
     states       empty, unfinished, damaged                               jobs       commands that outlive a page
     wording      names and numbers as text                                charts     how a figure is shown
+    following    what a run's log tells, kept up to date                 links      to pages, keeping the run
+    advice       what to use, what to know, what to do next
     rows         the leaderboard's table                                  samples    images as networks see them
 
 Pages read the store and call `evaluation` and `figures`. None imports torch or Ray: what needs them, such as

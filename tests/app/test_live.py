@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import threading
 import time
 
 import pandas as pd
@@ -186,6 +187,34 @@ def test_a_follower_reads_on_and_begins_again_with_another_log(tell, tmp_path):
     (tmp_path / "events.jsonl").unlink()
     with follower.up_to_date() as story:
         assert story.trials == []
+
+
+def test_many_readers_share_one_story_while_it_is_written(tell, tmp_path):
+    store = RunStore(tmp_path)
+    follower = Follower(store)
+    tell.stage("sweep")
+    tell.write(store)
+    done, faults = threading.Event(), []
+
+    def read():
+        while not done.is_set():
+            try:
+                with follower.up_to_date() as story:
+                    assert len(story.trials) == story.parts["search"].total if story.trials else True
+            except Exception as error:
+                faults.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for number in range(300):
+        store.event("trial", state="started", total=number + 1, **tell.about(number))
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not faults
+    with follower.up_to_date() as story:
+        assert [t.number for t in story.trials] == list(range(300)), "each event once"
 
 
 def test_a_damaged_log_is_told_each_time(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from ensembler.metrics import get_metric
 from ensembler.training.candidate import Candidate, CellJob
 from ensembler.training.recipe import Recipe
 from ensembler.tuning.bridge import PlanSearcher, TrialWatch
+from ensembler.tuning.events import EventWriter
 from ensembler.tuning.plan import IDLE, Chain, Outcome, Stage, Trial
 from ensembler.tuning.scheduler import MIN_TRIALS, MedianRule, plan_scheduler
 
@@ -133,6 +135,41 @@ def test_a_trial_started_again_forgets_the_epochs_of_the_worker_that_died(told: 
     searcher.on_trial_complete("t0", _result(1, 0.8, reported=False, ended="finished"))
     assert [h["epoch"] for h in told[0].history] == [1]
     assert told[0].score == 0.8
+
+
+def test_where_an_epoch_ran_is_told_and_not_kept(told: list[Outcome]) -> None:
+    reports: list[Mapping[str, Any]] = []
+    listener = Listener()
+    listener.epoch = lambda trial, report: reports.append(report)  # type: ignore[method-assign]
+    searcher, _ = _searcher(told, listener)
+    searcher.suggest("t0")
+    searcher.on_trial_result("t0", _result(1, 0.9, pid=42, gpu_bytes=7, gpu_total_bytes=80, hostname="h"))
+    searcher.on_trial_complete("t0", _result(1, 0.9, reported=False, ended="finished"))
+    assert {key: reports[0][key] for key in ("pid", "gpu_bytes", "gpu_total_bytes")} == {
+        "pid": 42, "gpu_bytes": 7, "gpu_total_bytes": 80,
+    }  # fmt: skip
+    assert "hostname" not in reports[0]
+    assert not {"pid", "gpu_bytes", "gpu_total_bytes"} & set(told[0].history[0])
+
+
+def test_the_start_of_a_trial_says_how_far_it_may_go() -> None:
+    events: list[dict[str, Any]] = []
+
+    class Log:
+        def event(self, kind: str, **values: Any) -> None:
+            events.append(values)
+
+    writer = EventWriter(Log())
+    (trial,) = _trials(1)
+    writer.started(dataclasses.replace(trial, until=2), 5)
+    writer.started(dataclasses.replace(trial, kind="measure"), 1)
+    probe = CellJob(Candidate("a", "w", "probe"), 0)
+    writer.started(dataclasses.replace(trial, job=probe), 1)
+    assert [(e["epochs"], e["until"], e["total"]) for e in events] == [
+        (4, 2, 5),
+        (None, None, 1),
+        (None, None, 1),
+    ]
 
 
 def test_when_all_is_told_the_search_is_finished(told: list[Outcome]) -> None:

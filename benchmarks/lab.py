@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
             found = [seconds(partial(lab.measure, next(asked))) for _ in range(args.repeats)]
             worst = max(worst, *found)
             print(f"  {combiner:24} {statistics.median(found):6.3f} s, slowest {max(found):6.3f} s")
-        below = {
+        below: dict[str, Callable[[], object]] = {
             "map of diversity": partial(diversity_frame, predictions),
             "contributions": partial(lab.contributions, names),
         }

@@ -249,7 +249,9 @@ class Laboratory:
 
     def _contributions(self, members: tuple[str, ...]) -> Contributions:
         chosen = self.predictions.select(members)
-        width = 1 if self.metric.name == "log_loss" else 4 * chosen.n_classes
+        width = {"log_loss": 1.0, "brier": 0.1}.get(
+            self.metric.name, 4.0 * chosen.n_classes
+        )  # see `MeanValue`
         looks = chosen.n_members * chosen.n_samples * width
         return contributions(MeanValue(chosen, self.metric), n_orders=int(np.clip(_LOOKS // looks, 4, 200)))
 

@@ -51,6 +51,24 @@ def test_selection_and_the_stages_are_timed(tmp_path: Path) -> None:
     assert all(f"\n  {key} " in text for key in COMBINERS)
 
 
+def test_answers_of_the_lab_are_timed(tmp_path: Path) -> None:
+    text = _run(
+        tmp_path,
+        "lab",
+        "--members",
+        "4",
+        "--rows",
+        "300",
+        "--repeats",
+        "1",
+        "--metrics",
+        "log_loss",
+        "accuracy",
+    )
+    assert "bar 1.0 s: ok\n" in text
+    assert text.count("  convex ") == 2
+
+
 def test_ratios_are_taken_within_a_round() -> None:
     sys.path.insert(0, str(FOLDER))
     try:

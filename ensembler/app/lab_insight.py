@@ -65,9 +65,7 @@ def weights(outcome: Outcome) -> None:
     draw(figure, "lab-weights", "The weight of each member")
     unused = len(outcome.fit.combiner.members_) - len(found)
     if unused:
-        st.caption(
-            f"{count(unused, 'member')} with weight 0 left out; leaving them out of the bundle saves their cost."
-        )
+        st.caption(f"{count(unused, 'member')} with weight 0 not drawn: not needed, and not paid for.")
 
 
 def contribution(lab: Laboratory, members: Sequence[str]) -> None:

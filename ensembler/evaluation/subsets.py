@@ -85,9 +85,12 @@ class MeanValue(SubsetValue):
         """Score of the mean of one set."""
         if not len(subset):
             return self.empty
-        if self._true is not None or self._products is not None:
-            return float(self.growing(subset)[-1])
-        mean = self._predictions.proba[list(subset)].mean(axis=0, dtype=np.float64)
+        rows = list(subset)
+        if self._true is not None:
+            return -float(clipped_log(self._true[rows].mean(axis=0)).mean())
+        if self._products is not None:
+            return float(self._products[np.ix_(rows, rows)].mean())
+        mean = self._predictions.proba[rows].mean(axis=0, dtype=np.float64)
         return self.metric(self._predictions.labels, mean)
 
 

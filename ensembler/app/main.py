@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,7 @@ PAGES: dict[str, tuple[Page, ...]] = {
         Page("live", "Live", ":material/monitoring:", needs="run"),
         Page("search", "Search", ":material/tune:", needs="run"),
         Page("data", "Data", ":material/photo_library:", needs="run"),
+        Page("launch", "Launch", ":material/rocket_launch:", needs="folder"),
     ),
     "Deliver": (Page("export", "Export", ":material/deployed_code:"),),
 }
@@ -70,12 +72,12 @@ def main() -> None:
     """Draws the app."""
     st.set_page_config(page_title="ensembler", page_icon=ICON, layout="wide")
     folder = runs_folder()
-    store = chosen_run(folder)
+    store, without = chosen_run(folder)
     home = next(iter(PAGES.values()))[0]
     pages = {
         heading: [
             st.Page(
-                partial(show, page, folder, store),
+                partial(show, page, folder, store, without),
                 title=page.title,
                 icon=page.icon,
                 url_path=page.module,
@@ -88,17 +90,15 @@ def main() -> None:
     st.navigation(pages).run()
 
 
-def chosen_run(folder: Path) -> RunStore | None:
-    """The run to show; None where there is none, which has been said then."""
+def chosen_run(folder: Path) -> tuple[RunStore | None, Callable[[], None]]:
+    """The run to show, or None and what says why there is none."""
     try:
         stores = reading.runs(folder)
     except EnsemblerError as error:
-        states.damaged(error)
-        return None
+        return None, partial(states.damaged, error)
     if not stores:
-        states.no_runs(folder)
-        return None
-    return picker.choose(stores)
+        return None, partial(states.no_runs, folder)
+    return picker.choose(stores), lambda: None  # which has said so, where the URL names no run
 
 
 def runs_folder() -> Path:
@@ -107,13 +107,13 @@ def runs_folder() -> Path:
     return Path(named).expanduser().resolve()
 
 
-def show(page: Page, folder: Path, store: RunStore | None) -> None:
-    """One page, or why it cannot be shown."""
+def show(page: Page, folder: Path, store: RunStore | None, without: Callable[[], None]) -> None:
+    """One page, or why it cannot be shown; `without` says that of a page that needs a run, where there is none."""
     try:
         if page.needs == "folder":
             page.draw(folder)
         elif store is None:
-            return  # why there is none has been said
+            without()
         elif page.needs == "run":
             page.draw(store)
         else:

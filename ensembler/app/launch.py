@@ -181,6 +181,8 @@ def _card(sweep: Sweep, allowed: bool) -> None:
                 _remember(sweep.store)
                 sweeps.resume(sweep.store)
                 st.rerun()
+        elif sweep.state in ("stopped", "failed") and not sweep.resumable:
+            lines("It had not begun to train, so there is nothing to resume: start it anew below.")
         said = sweeps.last_words(sweep.store)
         if said and allowed:
             with st.expander("What it said last"):

@@ -27,10 +27,10 @@ def plan_words(plan: Plan) -> list[str]:
 
 def _time_words(plan: Plan) -> str:
     if plan.budget is not None:
-        return f"It takes {duration(plan.budget)}, the budget that it is given;"
+        return f"It takes {roughly(plan.budget)}, the budget that it is given;"
     if plan.seconds is None:
         return "How long it takes is unknown;"
-    return f"It takes about {duration(plan.seconds)};"
+    return f"It takes about {roughly(plan.seconds)};"
 
 
 def _reasons(plan: Plan) -> list[str]:
@@ -39,7 +39,7 @@ def _reasons(plan: Plan) -> list[str]:
     if plan.budget is not None:
         said.append("Within the budget more is tried where there is time, and less where there is not.")
         if plan.seconds is not None:
-            said.append(f"Without a budget this would take about {duration(plan.seconds)}.")
+            said.append(f"Without a budget this would take about {roughly(plan.seconds)}.")
     if plan.unknown:
         said.append(
             f"Nobody has trained {listed(plan.unknown)} on this machine yet, so their speed is unknown: after a first "
@@ -57,7 +57,7 @@ def plan_table(plan: Plan) -> pd.DataFrame:
         [
             {
                 "Step": STEPS[step.name][0],
-                "Time": "unknown" if step.seconds is None else duration(step.seconds),
+                "Time": "unknown" if step.seconds is None else roughly(step.seconds),
                 "Trainings": _number(step.trainings),
                 "Epochs of each": _number(step.epochs),
                 "Candidates": _number(step.candidates),
@@ -72,10 +72,10 @@ def _number(value: int) -> str:
     return f"{value:,}" if value else "–"
 
 
-def duration(seconds: float) -> str:
+def roughly(seconds: float) -> str:
     """A time that is only estimated: rounded to two digits at most.
 
-    >>> duration(43), duration(312), duration(7700)
+    >>> roughly(43), roughly(312), roughly(7700)
     ('40 s', '5 min', '2.1 h')
     """
     if seconds < 90:

@@ -12,14 +12,14 @@ from streamlit.testing.v1 import AppTest
 
 from ensembler.app import drafts, jobs, sweeps
 from ensembler.app.launch import Problem, check, excerpt
-from ensembler.app.plans import duration, plan_table, plan_words
+from ensembler.app.plans import roughly, plan_table, plan_words
 from ensembler.app.server import may_launch
 from ensembler.config import Config
 from ensembler.errors import ConfigError
 from ensembler.planning import Speed, plan
 from ensembler.store import RunStore
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 
 CONFIG = """\
 # Pets.
@@ -107,6 +107,12 @@ def until(moment):
         time.sleep(0.05)
 
 
+def working(store):
+    """Whether it has come to its stage, so that what stops it finds it there."""
+    events = store.events()
+    return sweeps.driver(store) and events and events[-1]["state"] == "running"
+
+
 def button(app, label):
     return next((b for b in app.button if b.label == label), None)
 
@@ -161,7 +167,7 @@ def test_a_plan_says_its_time_or_that_nobody_knows():
     config = Config.parse(CONFIG, Path("x.yaml"))
     known = plan(config, 900, {"test_resnet": Speed(100.0, "old", 32)}, 2)
     first, *rest = plan_words(known)
-    assert first.startswith(f"It takes about {duration(known.seconds)}; 12 trainings at most, 2 at a time.")
+    assert first.startswith(f"It takes about {roughly(known.seconds)}; 12 trainings at most, 2 at a time.")
     assert any("how fast old trained" in line for line in rest)
     unknown = plan_words(plan(config, None, {}, 1))
     assert unknown[0].startswith("How long it takes is unknown;")
@@ -223,7 +229,7 @@ def test_a_config_is_checked_planned_started_stopped_and_resumed(open_launch, pr
     app.button[0].click().run()
     store = RunStore(project / "runs" / "pets")
     assert stand_in[-1] == (project / "configs" / "pets.yaml", store.path)
-    until(lambda: sweeps.driver(store))
+    until(lambda: working(store))
     app.run()
     assert "**pets** is running" in said(app)
     assert app.text_input[0].value == "pets-2", "the name is taken now"
@@ -238,7 +244,7 @@ def test_a_config_is_checked_planned_started_stopped_and_resumed(open_launch, pr
 
     button(app, "Resume").click().run()
     assert stand_in[-1] == (store.path / "config.yaml", store.path)
-    until(lambda: sweeps.driver(store))
+    until(lambda: working(store))
     (store.path / "enough").touch()
     until(lambda: not sweeps.look(store).live)
     app.run()

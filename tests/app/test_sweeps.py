@@ -16,7 +16,7 @@ from ensembler.errors import ConfigError, StoreError
 from ensembler.store import RunStore
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 30
+PATIENCE_S = 120
 
 #: What `ensembler run` does as far as others see it: it takes the lock, writes, and ends when it is told to.
 STAND_IN = """
@@ -63,8 +63,8 @@ def stand_in(monkeypatch):
             job._process.wait()
 
 
-def until(moment, what):
-    end = time.monotonic() + PATIENCE_S
+def until(moment, what, patience=PATIENCE_S):
+    end = time.monotonic() + patience
     while not moment():
         assert time.monotonic() < end, f"never: {what}"
         time.sleep(0.02)
@@ -75,7 +75,8 @@ def state(store):
 
 
 def running(store):
-    return lambda: state(store) == "running"
+    """Whether it has come to its stage, so that what stops it finds it there."""
+    return lambda: state(store) == "running" and (store.path / "events.jsonl").is_file()
 
 
 def test_a_sweep_is_started_found_and_stopped_and_goes_on(tmp_path, stand_in):
@@ -315,7 +316,9 @@ def test_a_real_sweep_is_stopped_resumed_and_finished(tmp_path):
     store = sweeps.new_run(tmp_path / "runs", "tiny")
     job = sweeps.start(store, file)
     try:
-        until(lambda: list(store.path.glob("cells/*/*/result.json")) or not job.running, "first training")
+        until(
+            lambda: list(store.path.glob("cells/*/*/result.json")) or not job.running, "first training", 300
+        )
         assert job.running, sweeps.last_words(store)
         sweeps.stop(store)
         until(lambda: not sweeps.look(store).live, "stopped")
@@ -327,6 +330,7 @@ def test_a_real_sweep_is_stopped_resumed_and_finished(tmp_path):
     finally:
         if job.running:
             os.killpg(job.pid, signal.SIGKILL)
+            job._process.wait()
     assert state(store) == "finished", sweeps.last_words(store)
     assert {f: f.stat().st_mtime_ns for f in cells} == cells
     assert store.leaderboard()

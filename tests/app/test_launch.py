@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from ensembler.app import drafts, jobs, sweeps
 from ensembler.app.launch import Problem, check, excerpt
-from ensembler.app.plans import roughly, plan_table, plan_words
+from ensembler.app.plans import plan_table, plan_words, roughly
 from ensembler.app.server import may_launch
 from ensembler.config import Config
 from ensembler.errors import ConfigError

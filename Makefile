@@ -13,7 +13,7 @@ help:  ## this list
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (the first time: some minutes and 6 GB, most of it torch)" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
 	@touch $@
 
 demo: $(STAMP)  ## the whole road on handwritten digits, then the leaderboard

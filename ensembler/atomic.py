@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-
-from safetensors import SafetensorError
 
 from .errors import StoreError
 
@@ -41,11 +40,17 @@ def naming(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except _failures() as error:
         cause = getattr(error, "strerror", None) or str(error)
         raise StoreError(
             f"{path}: cannot be written: {cause}; free space or choose another folder, then run the same command again"
         ) from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a full disk raises; safetensors is there only where somebody has written with it."""
+    safetensors = sys.modules.get("safetensors")
+    return (OSError,) if safetensors is None else (OSError, safetensors.SafetensorError)
 
 
 def write_file(target: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -1,7 +1,7 @@
 """The command line: verbs, and no logic of its own.
 
 Results go to standard output, progress to standard error. Exit 0 done; 2 the user can mend it, one line says how;
-1 a bug; 130 interrupted. Heavy modules are imported by the verb that needs them, so that help comes at once.
+3 an alarm of `monitor`; 1 a bug; 130 interrupted. Heavy modules are imported by the verb that needs them, so that help comes at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from .evaluation.leaderboard import Leaderboard
     from .store import RunStore
 
+#: Verb -> what has to be installed for it, where that is not all that trains.
+_EXTRAS = {"predict": "runtime", "serve": "serve", "app": "app", "monitor": "train"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
     args = parser().parse_args(argv)
     try:
-        args.verb(args)
+        code: int | None = args.verb(args)
         sys.stdout.flush()
+        return code or 0
     except EnsemblerError as error:
         if args.debug:
             traceback.print_exc()
@@ -40,11 +44,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ModuleNotFoundError as error:
+        library = str(error.name).split(".")[0]
+        if library == "ensembler":
+            return _bug()
+        extra = _EXTRAS.get(args.command, "train")
+        print(f"error: {library} is not installed; pip install 'ensembler[{extra}]'", file=sys.stderr)
+        return 2
     except Exception:  # a bug of ours, whatever it is
-        traceback.print_exc()
-        print("error: this is a bug in ensembler; please report the lines above", file=sys.stderr)
-        return 1
+        return _bug()
     return 0
+
+
+def _bug() -> int:
+    traceback.print_exc()
+    print("error: this is a bug in ensembler; please report the lines above", file=sys.stderr)
+    return 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,29 +115,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("run_dir", type=Path, metavar="RUN", help="a run directory")
     sub.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="(default: RUN/report)")
 
-    sub = add("export", _export, "write the winner, or a named row, as a bundle")
-    sub.add_argument("run_dir", type=Path, metavar="RUN", help="a run directory")
-    sub.add_argument(
-        "--ensemble", metavar="NAME", help="a row of the leaderboard (default: the recommended one)"
-    )
-    sub.add_argument("-o", "--output", type=Path, metavar="BUNDLE", help="(default: bundles/<name>-<row>)")
-
-    sub = add("predict", _predict, "classify images with a bundle")
-    sub.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder written by export")
-    sub.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="images, or folders of images")
-    sub.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="TABLE",
-        help=".csv or .parquet (default: standard output, as CSV)",
-    )
-    sub.add_argument(
-        "--tta",
-        choices=("none", "mirror"),
-        default="none",
-        help="average the answers to each image and its mirror image (default: none)",
-    )
+    _add_bundle_verbs(add)
 
     sub = add("app", _app, "open the app in a browser; it listens on loopback alone")
     sub.add_argument(
@@ -146,6 +139,84 @@ def parser() -> argparse.ArgumentParser:
         help="of backbones: family, size, cost and licence; without a pattern those that init proposes",
     )
     return top
+
+
+def _add_bundle_verbs(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    """The verbs of those who deploy."""
+    sub = add("export", _export, "write the winner, or a named row, as a bundle")
+    sub.add_argument("run_dir", type=Path, metavar="RUN", help="a run directory")
+    sub.add_argument(
+        "--ensemble", metavar="NAME", help="a row of the leaderboard (default: the recommended one)"
+    )
+    sub.add_argument(
+        "-o", "--output", type=Path, metavar="BUNDLE",
+        help="a folder, or one file if it ends in .zip (default: bundles/<name>-<row>)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--format", choices=("onnx", "torch", "both"),
+        help="one graph for onnxruntime, safetensors for PyTorch (default: onnx where torch can export it)",
+    )  # fmt: skip
+    sub.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="of the graph")
+    sub.add_argument(
+        "--collapse", choices=("folds", "refit", "soup", "distill"), default="folds",
+        help="what runs in place of the fold models; the run must have trained it (default: folds)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--max-latency-ms", type=float, metavar="N",
+        help="of one image on this machine; without --ensemble the best row that keeps to it",
+    )  # fmt: skip
+
+    sub = add("predict", _predict, "classify images with a bundle")
+    sub.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder written by export")
+    sub.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="images, or folders of images")
+    sub.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="TABLE",
+        help=".csv or .parquet (default: standard output, as CSV)",
+    )
+    sub.add_argument(
+        "--tta",
+        choices=("none", "mirror"),
+        default="none",
+        help="average the answers to each image and its mirror image (default: none)",
+    )
+
+    sub = add("serve", _serve, "answer over HTTP with a bundle; it listens on loopback alone")
+    sub.add_argument("bundle", metavar="BUNDLE", help="a bundle")
+    sub.add_argument("--address", default="127.0.0.1", help="where to listen (default: 127.0.0.1)")
+    sub.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    sub.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="refuse requests that do not show the token in this file",
+    )
+    sub.add_argument("--max-batch", type=int, default=32, help="images a call of the model (default: 32)")
+    sub.add_argument(
+        "--max-wait-ms",
+        type=float,
+        default=5.0,
+        help="the longest that an image waits for others that are being decoded (default: 5)",
+    )
+    sub.add_argument("--max-body-mb", type=float, default=32.0, help="of a request (default: 32)")
+    sub.add_argument("--max-pixels", type=int, default=50_000_000, help="of an image (default: 50000000)")
+    sub.add_argument("--max-files", type=int, default=64, help="images of a request (default: 64)")
+    sub.add_argument("--read-timeout-s", type=float, default=30.0, help="for a body to arrive (default: 30)")
+
+    sub = add("monitor", _monitor, "hold new images against the training data; exit 3 on an alarm")
+    sub.add_argument("bundle", metavar="BUNDLE", help="a bundle")
+    sub.add_argument("paths", type=Path, nargs="+", metavar="IMAGES", help="images, or folders of images")
+    sub.add_argument(
+        "--labels",
+        metavar="CSV",
+        help="columns path and label; or the word folders: each is named after its class",
+    )
+    sub.add_argument(
+        "--threshold", type=float, default=0.01, help="rate of false alarms of a batch (default: 0.01)"
+    )
+    sub.add_argument("-o", "--output", type=Path, metavar="DIR", help="(default: monitor/<bundle>)")
 
 
 # ---------------------------------------------------------------------- verbs
@@ -227,9 +298,11 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    from .bundle.options import ExportOptions
     from .experiment import Experiment
 
-    bundle = Experiment.from_run(args.run_dir).export(args.output, args.ensemble)
+    options = ExportOptions(args.format, args.precision, args.collapse, args.max_latency_ms)
+    bundle = Experiment.from_run(args.run_dir).export(args.output, args.ensemble, options)
     print(_shown(bundle))
     print(f"next: ensembler predict {_shown(bundle)} IMAGES", file=sys.stderr)
 
@@ -238,6 +311,35 @@ def _predict(args: argparse.Namespace) -> None:
     from .bundle.predict import predict_files
 
     predict_files(args.bundle, args.paths, args.output, tta=args.tta)
+
+
+def _monitor(args: argparse.Namespace) -> int:
+    from .bundle.monitor.watch import monitor
+
+    drift = monitor(args.bundle, args.paths, labels=args.labels, threshold=args.threshold, output=args.output)
+    return 3 if drift.alarm else 0
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from .bundle.serve import serve
+    from .bundle.uploads import Limits
+
+    limits = Limits(
+        body_bytes=int(args.max_body_mb * 1e6),
+        pixels=args.max_pixels,
+        files=args.max_files,
+        read_s=args.read_timeout_s,
+        waiting=max(512, 2 * args.max_files),
+    )
+    serve(
+        args.bundle,
+        address=args.address,
+        port=args.port,
+        token_file=args.token_file,
+        max_batch=args.max_batch,
+        max_wait_s=args.max_wait_ms / 1000,
+        limits=limits,
+    )
 
 
 def _app(args: argparse.Namespace) -> None:

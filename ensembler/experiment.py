@@ -21,7 +21,7 @@ from . import comparison
 from .config import Config
 from .data import load_table
 from .data.cache import DecodedImages, build_cache, cache_dir, pixel_folder
-from .errors import BackboneError, BundleError, ConfigError
+from .errors import BackboneError, ConfigError
 from .folds import Folds, make_folds
 from .predictions import Predictions
 from .store import RunStore, machine
@@ -30,6 +30,7 @@ from .training.candidate import Candidate, TrainingData, digest
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .bundle.options import ExportOptions
     from .evaluation.leaderboard import Leaderboard
     from .tuning.arms import ReadyBackbone
     from .tuning.collapse import Option
@@ -105,45 +106,35 @@ class Experiment:
         """The leaderboard, best first; columns as in `docs/leaderboard.md`."""
         return comparison.read_leaderboard(self.store).frame
 
-    def export(self, path: str | Path | None = None, ensemble: str | None = None) -> Path:
+    def export(
+        self,
+        path: str | Path | None = None,
+        ensemble: str | None = None,
+        options: ExportOptions | None = None,
+    ) -> Path:
         """Writes a row of the leaderboard as a bundle, the recommended one unless told otherwise.
 
-        Raises:
-            BundleError: no such row, or the target is something else.
-        """
-        from .bundle.build import member_source
-        from .bundle.export import write_bundle
+        Args:
+            path: a folder, or a file whose name ends in .zip; `bundles/<name>-<row>` unless told otherwise.
+            ensemble: name of a row.
+            options: formats, precision, what runs in place of the fold models, limits.
 
-        board = comparison.read_leaderboard(self.store)
-        image_size = self.config.data.image_size
-        name = ensemble or board.verdict.winner
-        rows = {row["name"]: row for row in board.to_records()}
-        if name not in rows:
-            raise BundleError(f"{name!r}: no such row on the leaderboard; there are {', '.join(rows)}")
-        manifest = self.store.manifest()
-        combiner = None
-        names: Sequence[str] = [name]
-        if rows[name]["kind"] == "ensemble":
-            combiner = comparison.restored_combiner(self.store, name).pruned()
-            names = combiner.members_
-        candidates = {c.name: c for c in self.store.candidates()}
-        return write_bundle(
-            Path(path) if path else Path("bundles") / f"{self.config.name}-{name}",
+        Raises:
+            BundleError: no such row, one that a bundle cannot answer for, a graph that differs from PyTorch, or the
+                target is something else.
+        """
+        from .bundle.build import export_run
+        from .bundle.options import ExportOptions
+
+        return export_run(
+            self.store,
             experiment=self.config.name,
-            row=rows[name],
-            verdict=board.verdict.sentence,
-            classes=manifest["classes"],
-            image_size=image_size,
-            members=[member_source(self.store, candidates[member], image_size) for member in names],
-            combiner=combiner,
-            data={
-                "images": manifest["images"],
-                "test_images": manifest["test_images"],
-                "fingerprint": manifest["identity"]["fingerprint"],
-                "image_size": image_size,
-                "k": manifest["k"],
-            },
-            versions=manifest["machine"]["versions"],
+            image_size=self.config.data.image_size,
+            oof_pixels=lambda: self.images().oof,
+            test_pixels=lambda: self.images().test if self.config.data.test is not None else None,
+            path=Path(path) if path else None,
+            ensemble=ensemble,
+            options=options or ExportOptions(),
         )
 
     # ------------------------------------------------------------------ stages, under the lock

@@ -72,10 +72,19 @@ def test_every_combiner_and_metric_is_in_the_readme(name: str) -> None:
 
 def test_every_dependency_has_its_line_and_no_other() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {re.split(r"[\[<>=]", d)[0] for d in project["dependencies"]}
+    extras = project["optional-dependencies"]
+    used = [d for name in ("runtime", "serve", "train", "app", "all") for d in extras[name]]
+    declared = {re.split(r"[\[<>=]", d)[0] for d in [*project["dependencies"], *used]} - {project["name"]}
     text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"(?m)^\| ([a-z][\w-]*) \| [A-Z]", text))
     assert listed == declared
+
+
+def test_a_bundle_is_installed_without_torch_and_ray() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    installed = {re.split(r"[\[<>=]", d)[0] for d in project["dependencies"]}
+    installed |= {re.split(r"[\[<>=]", d)[0] for d in project["optional-dependencies"]["runtime"]}
+    assert installed == {"numpy", "pillow", "onnxruntime"}
 
 
 def test_the_config_in_the_documentation_is_valid() -> None:

@@ -26,13 +26,13 @@ def ask(bundle: Bundle, image: bytes) -> dict[str, Any]:
         UnreadableImageError: the bytes are no image.
     """
     pixels = load_pixels(image, bundle.image_size, name="the image")[None]
-    proba = bundle.fold_probabilities(pixels)
-    votes = bundle.votes(proba)[:, 0]
+    proba, votes = bundle.answer(pixels)
     return {
         "classes": list(bundle.classes),
-        "proba": bundle.combine(proba)[0].tolist(),
+        "proba": proba[0].tolist(),
         "members": [
-            {"name": name, "proba": vote.tolist()} for name, vote in zip(bundle.members, votes, strict=True)
+            {"name": name, "proba": vote.tolist()}
+            for name, vote in zip(bundle.members, votes[:, 0], strict=True)
         ],
     }
 

@@ -19,6 +19,7 @@ def model_card(
     classes: Sequence[str],
     members: Sequence[Mapping[str, Any]],
     data: Mapping[str, Any],
+    deployed: Mapping[str, Any] | None = None,
 ) -> str:
     """Markdown with Hugging Face's front matter.
 
@@ -29,6 +30,7 @@ def model_card(
         classes: in column order.
         members: name, architecture, weights, licence of each.
         data: images, fingerprint, image_size, k, test_images.
+        deployed: what runs: graph (see `bundle.json`; None without one) and collapse.
     """
     licences = sorted({m["licence"] or "unknown" for m in members})
     front = [
@@ -89,7 +91,7 @@ Cost: {"; ".join(price) or "not measured"}.
 
 ## What is inside
 
-Every member is the average of its {data["k"]} fold models, and `{row["name"]}` is made of:
+{_inside(row["name"], data["k"], deployed or {})}
 
 | member | architecture | weights it started from | licence of the architecture's published weights |
 |---|---|---|---|
@@ -103,6 +105,36 @@ them, also one that shows none. Out-of-fold scores come from models that had not
 stopping or calibration; check the bundle on images of your own before you rely on it.
 """
     return "\n".join(front) + "\n" + body
+
+
+def _inside(name: str, k: int, deployed: Mapping[str, Any]) -> str:
+    """What runs, and how far it was found to be from what was scored."""
+    way = deployed.get("collapse", "folds")
+    text = f"Every member is the average of its {k} fold models, and `{name}` is made of:"
+    if way == "distill":
+        text = f"One network that was taught by the best ensemble answers in place of `{name}`:"
+    elif way != "folds":
+        text = (
+            f"Every member is one network ({way}) in place of its {k} fold models, and `{name}` is made of:"
+        )
+    graph = deployed.get("graph")
+    if graph is None:
+        return text
+    found = graph["against_torch"]
+    told = (
+        f"`model.onnx` holds all of it in one graph ({graph['precision']}). Against PyTorch, on {found['images']} "
+        f"images of the run, no probability of a member differs by more than {found['members']:.1g}, none of the "
+        f"ensemble by more than {found['ensemble']:.1g}"
+    )
+    if found["on_edge"]:
+        told += f", but for {found['on_edge']} images at which the combiner itself jumps"
+    told += "."
+    if graph["precision"] != "fp32":
+        told += (
+            f" That changes the accuracy on their out-of-fold rows by {100 * found['accuracy']:+.2f} points and the "
+            f"log loss by {found['log_loss']:+.4f}."
+        )
+    return f"{told}\n\n{text}"
 
 
 def _number(value: Any) -> str:

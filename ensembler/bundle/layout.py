@@ -1,23 +1,107 @@
 """What is in a bundle, and the checks before anything of it is used.
 
-bundle.json                 classes, preprocessing, members, combiner, scores, versions, SHA-256 of each file
-members/<i>/<fold>.safetensors, members/<i>/body.safetensors
-combiner.safetensors        learned arrays of the combiner
-README.md                   the model card
+    bundle.json                 classes, preprocessing, members, combiner, graph, scores, versions, SHA-256 of each file
+    README.md                   the model card
+    model.onnx                  images in, probabilities out: all members, the combiner, the calibration
+    combiner.onnx               the combiner alone, where there is one
+    members/<i>/<fold>.safetensors, members/<i>/body.safetensors, combiner.safetensors      the same for PyTorch
+
+The graphs, or the safetensors files, or both; a folder, or a .zip of it.
+
+Format 1 had no graphs. Needs the standard library alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
+from .archive import Archive, Folder, open_archive, safe_name
 
-FORMAT = 1
+FORMAT = 2
+READ = (1, FORMAT)
 INDEX = "bundle.json"
+CARD = "README.md"
+MODEL = "model.onnx"
+COMBINER_MODEL = "combiner.onnx"
+COMBINER = "combiner.safetensors"
 REQUIRED = ("format", "classes", "image_size", "members", "combiner", "files")
+
+#: Input and outputs of the graph; `SAID` is what each fold model of each member says, (members, folds, n, classes).
+IMAGES, PROBABILITIES, SAID = "images", "probabilities", "members"
+
+#: Bytes of an index, which is read whole before anything else is known.
+MAX_INDEX_BYTES = 16 << 20
+
+
+class BundleFiles:
+    """The files of a bundle, each compared with its digest before a byte of it is used.
+
+    Attributes:
+        index: what `bundle.json` says.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self.index = _index_of(archive)
+        self._compared: set[str] = set()
+
+    def read(self, name: str) -> bytes:
+        """A file, whole, if it is what was written.
+
+        Raises:
+            BundleError: it is missing, altered, or not in the index.
+        """
+        digests = self.index["files"]
+        if name not in digests:
+            raise BundleError(f"{self._archive.where(name)}: the index holds no digest of it; export again")
+        content = self._archive.read(name)
+        if hashlib.sha256(content).hexdigest() != digests[name]:
+            raise self._altered(name)
+        self._compared.add(name)
+        return content
+
+    def verify(self) -> None:
+        """Compares every file that was not read yet, in little memory.
+
+        Raises:
+            BundleError: names the first that is not what was written.
+        """
+        for name, digest in self.index["files"].items():
+            if name not in self._compared and self._archive.digest(name) != digest:
+                raise self._altered(name)
+
+    def where(self, name: str) -> str:
+        """The file for a person."""
+        return self._archive.where(name)
+
+    def _altered(self, name: str) -> BundleError:
+        return BundleError(
+            f"{self._archive.where(name)}: altered since the export (SHA-256 differs); export again"
+        )
+
+
+def open_bundle(path: Path) -> BundleFiles:
+    """A bundle's files; nothing but the index has been read.
+
+    Raises:
+        BundleError: no bundle, an unknown format, a name that leads outside, a zip that is none or a bomb.
+    """
+    return BundleFiles(open_archive(path))
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """The checked index of a bundle: every file that it names lies inside and has the content it should.
+
+    Raises:
+        BundleError: no bundle, an unknown format, a missing, foreign or altered file.
+    """
+    files = open_bundle(path)
+    files.verify()
+    return files.index
 
 
 def file_digest(file: Path) -> str:
@@ -26,52 +110,41 @@ def file_digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """The checked index of a bundle: every file that it names lies inside and has the content it should.
-
-    Raises:
-        BundleError: no bundle, an unknown format, a missing, foreign or altered file.
-    """
-    file = folder / INDEX
-    if not folder.is_dir() or not file.is_file():
-        raise BundleError(
-            f"{folder}: no bundle here ({INDEX} is missing); give the folder `ensembler export` wrote"
-        )
-    try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{file}: cannot be read ({error}); export again") from error
-    if not isinstance(index, dict) or [key for key in REQUIRED if key not in index]:
-        raise BundleError(f"{file}: lacks some of {', '.join(REQUIRED)}; export again")
-    if index["format"] != FORMAT:
-        raise BundleError(f"{file}: format {index['format']!r}; this version reads {FORMAT}; export again")
-    if not isinstance(index["files"], dict):
-        raise BundleError(f"{file}: files is no table of digests; export again")
-    for name, digest in index["files"].items():
-        if file_digest(inside(folder, name)) != digest:
-            raise BundleError(f"{folder / name}: altered since the export (SHA-256 differs); export again")
-    return index
-
-
 def inside(folder: Path, name: str) -> Path:
-    """A file of the bundle by its name in the index.
+    """A file of a bundle's folder by its name in the index.
 
     Raises:
         BundleError: a name that leads outside, a symbolic link, or a missing file.
     """
-    parts = PurePosixPath(str(name)).parts
+    return Folder(folder).path(name)
+
+
+def _index_of(archive: Archive) -> dict[str, Any]:
+    shown = archive.where(INDEX)
+    if not archive.has(INDEX):
+        raise BundleError(
+            f"{archive.shown}: no bundle here ({INDEX} is missing); give the folder or the .zip that "
+            "`ensembler export` wrote"
+        )
+    try:
+        index = json.loads(archive.read(INDEX, MAX_INDEX_BYTES).decode())
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{shown}: cannot be read ({error}); export again") from error
+    if not isinstance(index, dict) or [key for key in REQUIRED if key not in index]:
+        raise BundleError(f"{shown}: lacks some of {', '.join(REQUIRED)}; export again")
+    if index["format"] not in READ:
+        raise BundleError(f"{shown}: format {index['format']!r}; this version reads {FORMAT}; export again")
+    if not isinstance(index["files"], dict):
+        raise BundleError(f"{shown}: files is no table of digests; export again")
+    for name in index["files"]:
+        safe_name(archive.shown, name)
+    size, classes = index["image_size"], index["classes"]
+    if type(size) is not int or not 1 <= size <= 1 << 14:
+        raise BundleError(f"{shown}: image_size is {size!r:.60}; expected pixels from 1 to {1 << 14}")
     if (
-        not parts
-        or any(part in ("..", "/") for part in parts)
-        or "\\" in str(name)
-        or parts[0].startswith("/")
+        not isinstance(classes, list)
+        or not all(isinstance(name, str) for name in classes)
+        or len(classes) < 2
     ):
-        raise BundleError(f"{folder}: file name {name!r} leads outside the bundle; do not use it")
-    path = folder
-    for part in parts:
-        path = path / part
-        if path.is_symlink():
-            raise BundleError(f"{path}: is a symbolic link; a bundle holds files alone")
-    if not path.is_file():
-        raise BundleError(f"{path}: missing; export again")
-    return path
+        raise BundleError(f"{shown}: classes is no list of two names or more; export again")
+    return index

@@ -80,6 +80,7 @@ class Member:
         self._folds = folds
         self._models: list[nn.Module] = []
         self._body: nn.Module | None = None
+        self._heads: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
         if body is None and body_file is None:
             self._models = [self._build(architecture, len(classes), fold.arrays) for fold in folds]
         else:
@@ -115,6 +116,26 @@ class Member:
     def frozen(self) -> bool:
         """Whether all folds share one body and differ in their heads alone."""
         return self._body is not None
+
+    @property
+    def models(self) -> Sequence[nn.Module]:
+        """The network of each fold; none where the folds share a frozen body."""
+        return self._models
+
+    @property
+    def body(self) -> nn.Module | None:
+        """The network that all folds share, where it was frozen."""
+        return self._body
+
+    @property
+    def heads(self) -> Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Weight (classes, features) and bias (classes,) of each fold, over a frozen body."""
+        return self._heads
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """What divides the logits of each fold."""
+        return tuple(fold.temperature for fold in self._folds)
 
     @property
     def params(self) -> int:

@@ -1,31 +1,44 @@
-"""A bundle at work: images in, probabilities out, without the run that it came from."""
+"""A bundle at work: images in, probabilities out, without the run that it came from.
+
+Where the bundle has a graph, onnxruntime, numpy and Pillow are all that is imported; see `session`. A bundle of
+safetensors files alone needs PyTorch; see `networks`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from ..combiners import Combiner, from_state
-from ..combiners.fold_models import average_folds, combine_folds
 from ..data.decode import load_pixels
-from ..errors import BundleError, CombinerError, WeightsError
-from .layout import inside, read_index
-from .member import FoldWeights, Member
+from ..errors import BundleError
+from .layout import INDEX, BundleFiles, open_bundle
+from .progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ImageLike = Path | str | bytes | Image.Image | NDArray[np.uint8]
 
+#: What runs a bundle: its graph, or its networks in PyTorch; the graph where there is one, unless told otherwise.
+Engine = Literal["onnx", "torch"]
+
 #: Images decoded and held at a time.
 CHUNK = 256
+
+
+class Answers(Protocol):
+    """What runs a bundle."""
+
+    def answer(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the ensemble says, (images, classes), and its fold models, (members, folds, images, classes)."""
+
+    def combine(self, proba: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(members, folds, images, classes) to (images, classes)."""
 
 
 class Bundle:
@@ -34,80 +47,95 @@ class Bundle:
     >>> bundle = Bundle.load("bundles/clothing")          # doctest: +SKIP
     >>> bundle.predict(["a.jpg", "b.jpg"]).round(2)       # doctest: +SKIP
     array([[0.91, 0.02, ...
+
+    Attributes:
+        classes: in column order.
+        image_size: side of the square that every image is brought to.
+        members: names, in the order of `votes`.
+        index: what `bundle.json` says.
     """
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        image_size: int,
-        members: dict[str, Member],
-        combiner: Combiner | None,
-        index: dict[str, Any],
-    ) -> None:
-        self.classes = tuple(classes)
-        self.image_size = image_size
-        self.members = members
-        self.combiner = combiner
+    def __init__(self, index: dict[str, Any], engine: Answers) -> None:
         self.index = index
+        self.classes: tuple[str, ...] = tuple(index["classes"])
+        self.image_size: int = index["image_size"]
+        self.members = tuple(str(member["name"]) for member in index["members"])
+        self._engine = engine
 
     @classmethod
-    def load(cls, path: str | Path) -> Bundle:
-        """Checks every file's digest, then builds the members.
+    def load(cls, path: str | Path, *, engine: Engine | None = None, threads: int = 0) -> Bundle:
+        """Checks every file's digest, then builds what runs.
+
+        Args:
+            path: the folder or the .zip that `ensembler export` wrote.
+            engine: None: the graph where there is one.
+            threads: that the graph may use; 0: one a core.
 
         Raises:
-            BundleError: a missing, altered or foreign file; names it.
+            BundleError: a missing, altered or foreign file; names it. A library that is missing.
         """
-        folder = Path(path)
-        index = read_index(folder)
+        files = open_bundle(Path(path))
         try:
-            members = {m["name"]: _member(folder, m, index) for m in index["members"]}
-            state = index["combiner"]
-            combiner = None
-            if state is not None:
-                combiner = from_state(state, load_file(_checked(folder, "combiner.safetensors", index)))
-        except (KeyError, TypeError, ValueError, SafetensorError, CombinerError, WeightsError) as error:
-            raise BundleError(f"{folder}: cannot be used ({error}); export again") from error
-        return cls(index["classes"], index["image_size"], members, combiner, index)
+            return cls(files.index, _engine(files, engine, threads))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"{files.where(INDEX)}: cannot be used ({error}); export again") from error
 
     @property
     def name(self) -> str:
         """The row of the leaderboard that was exported."""
         return str(self.index["name"])
 
-    def predict(self, images: Iterable[ImageLike]) -> NDArray[np.float32]:
+    def predict(self, images: Iterable[ImageLike], *, progress: bool = False) -> NDArray[np.float32]:
         """Probabilities float32 (images, classes) of files, encoded bytes, PIL images or uint8 RGB arrays.
+
+        Args:
+            images: as many as there are; no more than `CHUNK` of them are held at a time.
+            progress: draw a line on standard error that tells how far it is.
 
         Raises:
             UnreadableImageError: naming the first image that does not decode.
         """
-        parts, chunk = [], []
-        for image in images:
-            chunk.append(load_pixels(_readable(image), self.image_size))
-            if len(chunk) == CHUNK:
+        parts, chunk = [np.empty((0, len(self.classes)), np.float32)], []
+        total = len(images) if isinstance(images, Sequence) else None
+        with Progress(total, shown=progress) as bar:
+            for image in images:
+                chunk.append(load_pixels(_readable(image), self.image_size))
+                if len(chunk) == CHUNK:
+                    parts.append(self.predict_pixels(np.stack(chunk)))
+                    bar.add(len(chunk))
+                    chunk = []
+            if chunk:
                 parts.append(self.predict_pixels(np.stack(chunk)))
-                chunk = []
-        if chunk:
-            parts.append(self.predict_pixels(np.stack(chunk)))
-        return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)
+                bar.add(len(chunk))
+        return np.concatenate(parts)
+
+    def predict_frame(self, paths: Sequence[Path | str], *, progress: bool = False) -> pd.DataFrame:
+        """The same as a table; see `frame`. Needs pandas."""
+        return self.frame(paths, self.predict(paths, progress=progress))
 
     def predict_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities (images, classes) of uint8 images (images, size, size, 3) at the bundle's own size."""
-        return self.combine(self.fold_probabilities(pixels))
+        return self._engine.answer(self._checked(pixels))[0]
+
+    def answer(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The same, and what each member says by itself, (members, images, classes), in one pass."""
+        proba, said = self._engine.answer(self._checked(pixels))
+        return proba, self.votes(said)
 
     def fold_probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(members, folds, images, classes): what each fold model of each member says."""
-        return np.stack([member.predict_folds(pixels) for member in self.members.values()])
+        return self._engine.answer(self._checked(pixels))[1]
 
     def votes(self, proba: NDArray[np.float32]) -> NDArray[np.float32]:
         """(members, folds, images, classes) to (members, images, classes): what each member says by itself."""
-        return average_folds(proba)
+        return np.asarray(proba.mean(axis=1, dtype=np.float64), np.float32)
 
     def combine(self, proba: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(members, folds, images, classes) to (images, classes); see `combiners.fold_models`."""
-        if self.combiner is None:
-            alone: NDArray[np.float32] = average_folds(proba)[0]
+        """(members, folds, images, classes) to (images, classes), the ensemble's answer."""
+        if self.index["combiner"] is None:
+            alone: NDArray[np.float32] = self.votes(proba)[0]
             return alone
-        return combine_folds(self.combiner, proba, list(self.members), self.classes)
+        return self._engine.combine(proba)
 
     def frame(self, paths: Sequence[Path | str], proba: NDArray[np.float32]) -> pd.DataFrame:
         """Columns path, label, confidence, and one a class."""
@@ -121,31 +149,36 @@ class Bundle:
         }
         return pd.concat([pd.DataFrame(head), pd.DataFrame(proba, columns=list(self.classes))], axis=1)
 
-
-def _member(folder: Path, entry: dict[str, Any], index: dict[str, Any]) -> Member:
-    folds = [
-        FoldWeights(load_file(_checked(folder, f["file"], index)), float(f["temperature"]))
-        for f in entry["folds"]
-    ]
-    body = load_file(_checked(folder, entry["body"], index)) if entry["body"] else None
-    return Member(
-        entry["architecture"],
-        index["classes"],
-        index["image_size"],
-        folds,
-        body=body,
-        mean=entry["mean"],
-        std=entry["std"],
-        hidden=entry.get("hidden", ()),
-        mirror=entry.get("mirror", False),
-    )
+    def _checked(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        size = self.image_size
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"pixels: {pixels.dtype} {pixels.shape}; expected uint8 (images, {size}, {size}, 3); predict() takes "
+                "images of any size"
+            )
+        return pixels
 
 
-def _checked(folder: Path, name: str, index: dict[str, Any]) -> Path:
-    """A file whose digest `read_index` has compared."""
-    if name not in index["files"]:
-        raise BundleError(f"{folder / str(name)}: the index holds no digest of it; export again")
-    return inside(folder, name)
+def _engine(files: BundleFiles, wanted: Engine | None, threads: int) -> Answers:
+    has_graph = files.index.get("graph") is not None
+    if wanted == "onnx" and not has_graph:
+        raise BundleError(f"{files.where(INDEX)}: holds no graph; export with --format onnx or both")
+    if wanted != "torch" and has_graph:
+        from .session import GraphSession
+
+        return GraphSession(files, threads)
+    if not any(member["folds"] for member in files.index["members"]):
+        raise BundleError(
+            f"{files.where(INDEX)}: holds no weights for PyTorch; export with --format torch or both"
+        )
+    try:
+        from .networks import Networks
+    except ImportError as error:
+        raise BundleError(
+            f"{files.where(INDEX)}: needs PyTorch ({error}); pip install 'ensembler[train]', or export with "
+            "--format onnx"
+        ) from error
+    return Networks.load(files)
 
 
 def _readable(image: ImageLike) -> Path | bytes | Image.Image:

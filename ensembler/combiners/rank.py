@@ -53,14 +53,14 @@ class Rank(Combiner):
         combined = np.zeros(proba.shape[1:])
         for k in range(proba.shape[2]):
             ranks = np.zeros(proba.shape[1])
-            for column, (values, levels) in zip(proba[:, :, k], self._distributions(k), strict=True):
+            for column, (values, levels) in zip(proba[:, :, k], self.distributions(k), strict=True):
                 ranks += np.interp(column, values, levels)
             ranks /= len(proba)
-            for values, levels in self._distributions(k):
+            for values, levels in self.distributions(k):
                 combined[:, k] += np.interp(ranks, levels, values)
         return combined
 
-    def _distributions(self, k: int) -> Iterator[tuple[NDArray[np.float32], Floats]]:
+    def distributions(self, k: int) -> Iterator[tuple[NDArray[np.float32], Floats]]:
         """Each member's values of a class, all different, and their ranks, both ascending."""
         for quantiles in self.quantiles_[:, k]:
             values, first, counts = np.unique(quantiles, return_index=True, return_counts=True)

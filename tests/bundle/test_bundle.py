@@ -17,6 +17,7 @@ from ensembler.bundle import Bundle
 from ensembler.bundle.card import model_card
 from ensembler.bundle.layout import INDEX, file_digest, inside, read_index
 from ensembler.bundle.member import Member
+from ensembler.bundle.options import ExportOptions
 from ensembler.bundle.predict import find_images
 from ensembler.cli import main
 from ensembler.errors import BundleError, DataError, UnreadableImageError
@@ -38,7 +39,8 @@ def exported(finished_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Cal
     def export(name: str) -> Path:
         if name not in made:
             target = tmp_path_factory.mktemp("bundles") / "b"
-            made[name] = Experiment.from_run(finished_run.run).export(target, name)
+            options = ExportOptions(format="torch")
+            made[name] = Experiment.from_run(finished_run.run).export(target, name, options)
         return made[name]
 
     return export
@@ -281,7 +283,7 @@ def test_a_file_without_a_digest_is_not_used(damaged: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"format": 99}, "format 99; this version reads 1; export again"),
+        ({"format": 99}, "format 99; this version reads 2; export again"),
         ({"files": []}, "files is no table of digests"),
         ({"members": None}, "cannot be used"),
         ({"members": [{}]}, "cannot be used"),
@@ -327,7 +329,7 @@ def test_an_export_replaces_a_bundle_but_nothing_else(
     assert Bundle.load(target).name == single
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious").touch()
-    with pytest.raises(BundleError, match="exists and is no bundle; choose another folder with -o"):
+    with pytest.raises(BundleError, match="exists and is no bundle; choose another place with -o"):
         experiment.export(tmp_path / "other", "mean")
     assert (tmp_path / "other" / "precious").exists()
 

@@ -1,0 +1,166 @@
+"""Does the graph say what PyTorch says? Asked with real images before an export is called done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import BundleError
+from ...metrics import get_metric
+from ..session import new_session, run_graph
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+#: Largest difference of a probability that an export may have.
+LARGEST: dict[Precision, float] = {"fp32": 1e-5, "fp16": 0.02, "int8": 1.0}
+
+#: Accuracy that an export may lose on out-of-fold rows, and log loss that it may add.
+ACCURACY_LOST: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.005, "int8": 0.02}
+LOG_LOSS_ADDED: dict[Precision, float] = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.1}
+
+#: Share of images that may lie on an edge; see `Difference.on_edge`.
+MOST_ON_EDGE = 0.05
+
+Combine = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Out-of-fold images of the run.
+
+    Attributes:
+        pixels: uint8 (images, size, size, 3).
+        labels: int64 (images,).
+        fold: int (images,), whose models have not seen the image; 0 everywhere where there is one model a member.
+        honest: whether there are such models.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    fold: NDArray[np.int64]
+    honest: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a graph is from PyTorch.
+
+    Attributes:
+        images: compared.
+        members: largest absolute difference of a probability of a fold model.
+        ensemble: the same of the ensemble, without the images on an edge.
+        on_edge: images at which the combiner itself jumps (a tie of votes, a threshold of a tree): a difference of the
+            members below what is allowed makes a large one there, in PyTorch as well.
+        accuracy, log_loss: of the graph on the sample less PyTorch's; the sample's out-of-fold rows are each predicted
+            by models that have not seen it.
+    """
+
+    images: int
+    members: float
+    ensemble: float
+    on_edge: int
+    accuracy: float
+    log_loss: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+    def refuse(self, precision: Precision) -> None:
+        """Raises BundleError, with the numbers, where the difference is larger than the precision allows."""
+        limit = LARGEST[precision]
+        worst = max(self.members, self.ensemble)
+        if not worst <= limit:
+            raise BundleError(
+                f"the {precision} graph differs from PyTorch by {worst:.2g} on {self.images} images (members "
+                f"{self.members:.2g}, ensemble {self.ensemble:.2g}); at most {limit:g} is allowed; "
+                f"{_way_out(precision)}"
+            )
+        if self.on_edge > MOST_ON_EDGE * self.images:
+            raise BundleError(
+                f"the combiner jumps at {self.on_edge} of {self.images} images, so that no graph can be checked "
+                "against PyTorch; use --format torch, or another combiner"
+            )
+        if self.accuracy < -ACCURACY_LOST[precision] - 1e-12 - self.on_edge / self.images:
+            raise BundleError(
+                f"the {precision} graph loses {-100 * self.accuracy:.2f} points of accuracy on {self.images} images; "
+                f"at most {100 * ACCURACY_LOST[precision]:g} are allowed; {_way_out(precision)}"
+            )
+        if not self.on_edge and self.log_loss > LOG_LOSS_ADDED[precision]:
+            raise BundleError(
+                f"the {precision} graph adds {self.log_loss:.3f} to the log loss of {self.images} images; at most "
+                f"{LOG_LOSS_ADDED[precision]:g} is allowed; {_way_out(precision)}"
+            )
+
+
+def compare(
+    model: bytes,
+    sample: Sample,
+    expected: tuple[NDArray[np.float32], NDArray[np.float32]],
+    combine: Combine,
+    precision: Precision,
+    batch: int,
+) -> Difference:
+    """Runs a graph on real images and holds it against what PyTorch said.
+
+    Args:
+        model: the graph, serialised.
+        sample: images.
+        expected: of PyTorch: the ensemble (images, classes), its fold models (members, folds, images, classes).
+        combine: the combiner in numpy, from the latter to the former.
+        precision: decides what counts as the same.
+        batch: images a run.
+    """
+    proba, said = run_graph(new_session(model, "the graph"), sample.pixels, batch)
+    off = np.abs(proba - expected[0]).max(axis=1)
+    if np.isnan(proba).any() or np.isnan(said).any():
+        raise BundleError("the graph answers NaN; use --format torch")
+    edge = np.zeros(len(off), np.bool_)
+    if (off > LARGEST[precision]).any():
+        edge = (off > LARGEST[precision]) & _jumps(expected[1], said, proba, combine, LARGEST[precision])
+    theirs, ours = (_own_fold(one, sample, combine) for one in (expected[1], said))
+    return Difference(
+        images=len(off),
+        members=float(np.abs(said - expected[1]).max()),
+        ensemble=float(off[~edge].max(initial=0.0)),
+        on_edge=int(edge.sum()),
+        **{
+            name: round(get_metric(name)(sample.labels, ours) - get_metric(name)(sample.labels, theirs), 6)
+            for name in ("accuracy", "log_loss")
+        },
+    )
+
+
+def _jumps(
+    expected: NDArray[np.float32],
+    said: NDArray[np.float32],
+    proba: NDArray[np.float32],
+    combine: Combine,
+    limit: float,
+) -> NDArray[np.bool_]:
+    """Images (images,) at which numpy's combiner moves as far, given members that differ as little."""
+    moved = np.abs(combine(said) - proba).max(axis=1) <= limit
+    before = combine(expected)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        shaken = expected * (1 + rng.uniform(-limit, limit, expected.shape)).astype(np.float32)
+        shaken /= shaken.sum(axis=-1, keepdims=True)
+        moved |= np.abs(combine(shaken) - before).max(axis=1) > 10 * limit
+    return np.asarray(moved)
+
+
+def _own_fold(said: NDArray[np.float32], sample: Sample, combine: Combine) -> NDArray[np.float32]:
+    """The ensemble's probabilities (images, classes) by the models that have not seen each image."""
+    if not sample.honest:
+        return combine(said)
+    own = said[:, sample.fold, np.arange(len(sample.fold))]
+    # Every fold says what the image's own fold says, so their average does.
+    return combine(np.repeat(own[:, None], said.shape[1], axis=1))
+
+
+def _way_out(precision: Precision) -> str:
+    return "use --format torch" if precision == "fp32" else "use --precision fp32"

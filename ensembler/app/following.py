@@ -132,6 +132,13 @@ class Story:
         """Trials that have begun and not ended."""
         return list(self._running.values())
 
+    @property
+    def workers(self) -> list[Mapping[str, Any]]:
+        """Workers by the last sample of the load, if that is of the driver that was started last."""
+        if not self.loads or float(self.loads[-1]["t"]) < (self.began or 0.0):
+            return []
+        return list(self.loads[-1].get("workers", []))
+
     def take(self, event: Mapping[str, Any]) -> None:
         """Takes one event; those of a kind that is not known are passed over.
 
@@ -181,7 +188,6 @@ class Story:
         for part in self.parts.values():
             part.base = part.total = part.done = part.done - part.failed
             part.failed = 0
-        self.loads.clear()
 
     def _end_parts(self, now: float, state: str) -> None:
         for part in self.parts.values():

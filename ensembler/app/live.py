@@ -30,6 +30,9 @@ POLL_S = 3.0
 #: Most trainings that are listed while they come.
 LISTED = 200
 
+#: Seconds without a sample of the load after which nobody took any.
+GAP_S = 60.0
+
 #: Curves of the stage that runs, or ran last.
 _LATEST = "The latest"
 
@@ -152,7 +155,7 @@ def history_frame(trials: Iterable[TrialStory]) -> pd.DataFrame:
 
 def workers_table(story: Story) -> pd.DataFrame:
     """Who does what at what cost, a row a worker; a training whose worker is not known yet has a row of its own."""
-    loads = {w["pid"]: w for w in (story.loads[-1].get("workers", []) if story.loads else [])}
+    loads = {worker["pid"]: worker for worker in story.workers}
     running = {t.pid: t for t in story.running if t.pid is not None}
     pairs = [(running.get(pid), pid) for pid in sorted({*loads, *running})]
     pairs += [(t, None) for t in story.running if t.pid is None]
@@ -200,18 +203,17 @@ def rungs_table(trials: Iterable[TrialStory]) -> pd.DataFrame:
 
 
 def loads_frame(story: Story) -> pd.DataFrame:
-    """The load of the machine: time (of its clock), cpu and memory in per cent."""
-    rows = [
-        (
-            load["t"],
-            load.get("cpu"),
-            100 * load.get("memory_bytes", 0) / (load.get("memory_total_bytes") or 1),
-        )
-        for load in story.loads
-    ]
-    frame = pd.DataFrame(rows, columns=["time", "cpu", "memory"])
+    """The load of the machine: time (of its clock), cpu and memory in per cent; both missing where none was taken."""
+    rows: list[tuple[float, float | None, float | None]] = []
+    for load in story.loads:
+        now = float(load["t"])
+        if rows and now - rows[-1][0] > GAP_S:
+            rows.append((now - 1, None, None))  # no line is drawn over the gap
+        share = load.get("memory_bytes", 0) / (load.get("memory_total_bytes") or 1)
+        rows.append((now, load.get("cpu"), 100 * share))
+    frame = pd.DataFrame(rows, columns=["time", "cpu", "memory"], dtype="float64")
     local = time.localtime().tm_gmtoff
-    return frame.assign(time=pd.to_datetime(frame["time"].astype(float) + local, unit="s"))
+    return frame.assign(time=pd.to_datetime(frame["time"] + local, unit="s"))
 
 
 # ---------------------------------------------------------------------- pieces

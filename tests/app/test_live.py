@@ -307,6 +307,16 @@ def test_load_is_in_per_cent(searching):
     assert len({trace.line.dash for trace in figure.data}) == 2, "told apart without colour"
 
 
+def test_the_load_of_an_earlier_driver_stays_but_its_workers_are_gone(searching):
+    searching("stage", after=600.0, stage="sweep", state="running")
+    assert workers_table(searching.story).empty
+    searching("load", cpu=10.0, memory_bytes=4e9, memory_total_bytes=16e9, workers=[{"pid": 5, "cpu": 1.0}])
+    assert workers_table(searching.story)["Worker"].tolist() == [5]
+    cpu = loads_frame(searching.story)["cpu"].tolist()
+    assert (cpu[:2], cpu[3:]) == ([50.0, 75.0], [10.0])
+    assert pd.isna(cpu[2]), "no line is drawn over the gap"
+
+
 def test_a_look_is_apart_from_the_story_that_goes_on(searching):
     seen = look(searching.story, True, "log_loss", searching.now + 5)
     before = dataclasses.asdict(seen.parts[0])

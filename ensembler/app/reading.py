@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +117,13 @@ def predictions(run: View, names: Sequence[str]) -> Predictions:
     with understood(run.store.path):
         singles = _candidates(*run.key)
         kinds = dict(zip(run.rows, run.board.frame["kind"], strict=True))
-        parts = [
-            singles.select([name])
-            if kinds[name] == "single"
-            else singles.with_proba(run.store.ensemble(name)[2], [name])
-            for name in names
-        ]
-        return Predictions.concat(parts)
+        parts = []
+        for kind, group in groupby(names, key=kinds.__getitem__):
+            if kind == "single":
+                parts.append(singles.select(list(group)))
+            else:
+                parts += [singles.with_proba(run.store.ensemble(name)[2], [name]) for name in group]
+        return parts[0] if len(parts) == 1 else Predictions.concat(parts)
 
 
 @st.cache_data(max_entries=32, show_spinner="Comparing…", hash_funcs={View: lambda run: run.key})

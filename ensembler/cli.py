@@ -1,7 +1,8 @@
 """The command line: verbs, and no logic of its own.
 
 Results go to standard output, progress to standard error. Exit 0 done; 2 the user can mend it, one line says how;
-3 an alarm of `monitor`; 1 a bug; 130 interrupted. Heavy modules are imported by the verb that needs them, so that help comes at once.
+3 an alarm of `monitor`; 1 a bug; 130 interrupted. Heavy modules are imported by the verb that needs them, so that
+help comes at once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .store import RunStore
 
 #: Verb -> what has to be installed for it, where that is not all that trains.
-_EXTRAS = {"predict": "runtime", "serve": "serve", "app": "app", "monitor": "train"}
+_EXTRAS = {"predict": "runtime", "serve": "serve", "app": "app", "monitor": "serve"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int | None = args.verb(args)
         sys.stdout.flush()
-        return code or 0
     except EnsemblerError as error:
         if args.debug:
             traceback.print_exc()
@@ -45,15 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ModuleNotFoundError as error:
-        library = str(error.name).split(".")[0]
-        if library == "ensembler":
-            return _bug()
-        extra = _EXTRAS.get(args.command, "train")
-        print(f"error: {library} is not installed; pip install 'ensembler[{extra}]'", file=sys.stderr)
-        return 2
+        return _not_installed(error, args.command)
     except Exception:  # a bug of ours, whatever it is
         return _bug()
+    else:
+        return code or 0
     return 0
+
+
+def _not_installed(error: ModuleNotFoundError, verb: str) -> int:
+    library = str(error.name).split(".")[0]
+    if library == "ensembler":
+        return _bug()
+    extra = _EXTRAS.get(verb, "train")
+    print(f"error: {library} is not installed; pip install 'ensembler[{extra}]'", file=sys.stderr)
+    return 2
 
 
 def _bug() -> int:

@@ -309,6 +309,7 @@ numerics: {precision: fp32, channels_last: true}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 def test_a_real_sweep_is_stopped_resumed_and_finished(tmp_path):
     """The real command; what was finished when it was stopped is not trained again."""
     file = tmp_path / "tiny.yaml"
@@ -326,7 +327,7 @@ def test_a_real_sweep_is_stopped_resumed_and_finished(tmp_path):
         cells = {f: f.stat().st_mtime_ns for f in store.path.glob("cells/*/*/result.json")}
         assert cells
         job = sweeps.resume(store)
-        until(lambda: not job.running, "finished")
+        until(lambda: not job.running, "finished", 400)
     finally:
         if job.running:
             os.killpg(job.pid, signal.SIGKILL)

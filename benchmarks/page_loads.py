@@ -21,6 +21,7 @@ from queue import Queue
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from ensembler.app.server import command
 
@@ -63,7 +64,10 @@ def load(address: str, page: str = "", query: str = "", timeout: float = 60) -> 
     asked.rerun_script.page_name = page
     faults = []
     with connect(
-        f"ws://{address}/_stcore/stream", subprotocols=["streamlit"], max_size=None, open_timeout=timeout
+        f"ws://{address}/_stcore/stream",
+        subprotocols=[Subprotocol("streamlit")],
+        max_size=None,
+        open_timeout=timeout,
     ) as tab:
         tab.send(asked.SerializeToString())
         while True:

@@ -88,7 +88,9 @@ def test_skipped_images_are_listed_and_the_run_goes_on(
     assert len(images.table.oof) == 60
     assert "warning: skipped ant/bad.png: " in capsys.readouterr().err
     assert [row[0] for row in experiment.store.manifest()["unreadable"]] == ["ant/bad.png"]
-    assert experiment.store.manifest()["pixels"] == {"oof": images.oof.name}, "the app finds the decoded copies by it"
+    assert experiment.store.manifest()["pixels"] == {"oof": images.oof.name}, (
+        "the app finds the decoded copies by it"
+    )
     assert len(folds) == 2
 
 

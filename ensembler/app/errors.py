@@ -107,7 +107,7 @@ def row_cards(rows: pd.DataFrame, first: str, second: str) -> list[Card]:
 
 def named_columns(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     """Rows as they are downloaded: by the names of the models, without positions."""
-    names = {}
+    names: dict[str, str] = {}
     for column, name in (("first", first), ("second", second), ("said", first)):
         names |= {column: f"says: {name}", f"{column}_confidence": f"confidence: {name}"}
     return rows.rename(columns=names).drop(columns="row", errors="ignore")

@@ -126,8 +126,8 @@ def parallel_frame(
         values = chosen[parameter]
         position, scale, category = _positions(values)
         if parameter == SCORE and _has_outliers(values, metric):
-            position, scale = values.rank(method="average").to_numpy(np.float64) - 1, "by rank"
-            position = position / max(len(values) - 1, 1)
+            rank = np.asarray(values.rank(method="average"), np.float64) - 1
+            position, scale = rank / max(len(values) - 1, 1), "by rank"
         if parameter == SCORE and not metric.greater_is_better:
             position = 1 - position
         shown = [shown_value(v) for v in values]

@@ -1,6 +1,6 @@
 """Seconds until the app's pages stand, in a browser: the first page, page changes, an update of the lab.
 
-    python benchmarks/app.py
+    python benchmarks/pages.py
 
 Over a folder with one small run, then with one of 10,000 candidates, then with one of 50 members x 10,000 rows x 10
 classes. "Cold" is the first page that a server has ever drawn, its imports included; the server itself has started. A
@@ -13,7 +13,9 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from leaderboard import stored_run
@@ -28,7 +30,7 @@ from ensembler.store import RunStore
 
 CHROMIUM = Path("/usr/bin/chromium")
 FIRST_BAR, LAB_BAR = 2.0, 1.0
-FAST = [("mean", {}), ("greedy", {}), ("convex", {})]
+FAST: list[tuple[str, dict[str, Any]]] = [("mean", {}), ("greedy", {}), ("convex", {})]
 
 
 def bare_run(folder: Path, n_members: int, n_samples: int, n_classes: int) -> None:
@@ -73,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
             executable_path=str(CHROMIUM) if CHROMIUM.exists() else None,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
-        runs = {
+        runs: dict[str, Callable[[Path], object]] = {
             "one small run": lambda folder: bare_run(folder, 5, 500, 5),
             f"{10_000 // shrink:,} candidates": lambda folder: stored_run(folder, 10_000 // shrink),
             f"50 members x {10_000 // shrink:,} rows": lambda folder: bare_run(
@@ -84,7 +86,8 @@ def main(argv: list[str] | None = None) -> None:
             folder = Path(home) / str(number)
             folder.mkdir()
             make(folder / "run")
-            cold, warm = [], []
+            cold: list[float] = []
+            warm: list[float] = []
             for _ in range(repeats):
                 with serving(folder) as address:
                     for times in (cold, warm):

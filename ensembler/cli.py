@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .store import RunStore
 
 #: Verb -> what has to be installed for it, where that is not all that trains.
-_EXTRAS = {"predict": "runtime", "serve": "serve", "app": "app", "monitor": "serve"}
+_EXTRAS = {"predict": "runtime", "serve": "serve", "app": "app", "monitor": "serve", "push": "serve"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -211,6 +211,11 @@ def _add_bundle_verbs(add: Callable[[str, Any, str], argparse.ArgumentParser]) -
     sub.add_argument("--max-files", type=int, default=64, help="images of a request (default: 64)")
     sub.add_argument("--read-timeout-s", type=float, default=30.0, help="for a body to arrive (default: 30)")
 
+    sub = add("push", _push, "upload a bundle to the Hugging Face Hub; it comes back as hf:USER/NAME")
+    sub.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle")
+    sub.add_argument("repository", metavar="USER/NAME", help="made where there is none")
+    sub.add_argument("--private", action="store_true", help="of a repository that is made")
+
     sub = add("monitor", _monitor, "hold new images against the training data; exit 3 on an alarm")
     sub.add_argument("bundle", metavar="BUNDLE", help="a bundle")
     sub.add_argument("paths", type=Path, nargs="+", metavar="IMAGES", help="images, or folders of images")
@@ -317,6 +322,12 @@ def _predict(args: argparse.Namespace) -> None:
     from .bundle.predict import predict_files
 
     predict_files(args.bundle, args.paths, args.output, tta=args.tta)
+
+
+def _push(args: argparse.Namespace) -> None:
+    from .bundle.hub import push
+
+    print(push(args.bundle, args.repository, private=args.private))
 
 
 def _monitor(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from .atomic import write_file
 from .config import WORDS
 from .config_text import read_yaml
 from .data import load_table
-from .data.cache import cache_dir
+from .data.places import cache_dir
 from .data.survey import Survey, printable, survey
 from .errors import ConfigError
 from .propose import Choice, Hardware, Proposal, propose
@@ -43,7 +43,7 @@ def write_draft(images: str, output: Path | None, show: Callable[[str], object])
         ConfigError: the file exists, or its folder does not.
         DataError: see `load_table`, `survey` and `propose`.
     """
-    from .training.weights import hub_out_of_reach
+    from .reach import hub_out_of_reach
 
     here = Path.cwd()
     location = (here / Path(images).expanduser()).resolve()

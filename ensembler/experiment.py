@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from . import comparison
 from .config import Config
 from .data import load_table
-from .data.cache import DecodedImages, build_cache, cache_dir, pixel_folder
+from .data.cache import DecodedImages, build_cache, pixel_folder
+from .data.places import cache_dir
 from .errors import BackboneError, ConfigError
 from .folds import Folds, make_folds
 from .predictions import Predictions

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ensembler import draft as draft_mod
+from ensembler import reach as reach_mod
 from ensembler.cli import main
 from ensembler.config import Config
 from ensembler.data import load_table
@@ -24,7 +25,6 @@ from ensembler.experiment import Experiment
 from ensembler.folds import make_folds
 from ensembler.propose import Hardware, Proposal, propose
 from ensembler.store import RunStore
-from ensembler.training import weights as weights_mod
 
 LAPTOP = Hardware(cores=2)
 H100 = Hardware(cores=16, gpu="NVIDIA H100", gpu_bytes=80 << 30, gpus=1)
@@ -319,8 +319,8 @@ def test_the_network_is_asked_once_for_all_backbones(
     from huggingface_hub import constants
 
     asked: list[str] = []
-    monkeypatch.setattr(weights_mod, "_ANSWERS", {})
-    monkeypatch.setattr(weights_mod, "hub_problem", lambda endpoint: asked.append(endpoint) or "gone")
+    monkeypatch.setattr(reach_mod, "_ANSWERS", {})
+    monkeypatch.setattr(reach_mod, "hub_problem", lambda endpoint: asked.append(endpoint) or "gone")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(draft_mod.Hardware, "here", lambda: LAPTOP)
     monkeypatch.chdir(tmp_path)

@@ -85,11 +85,15 @@ class BundleFiles:
 
 
 def open_bundle(path: Path) -> BundleFiles:
-    """A bundle's files; nothing but the index has been read.
+    """A bundle's files; nothing but the index has been read. `hf:USER/NAME` is fetched from the Hub first.
 
     Raises:
         BundleError: no bundle, an unknown format, a name that leads outside, a zip that is none or a bomb.
     """
+    if str(path).startswith("hf:"):
+        from .hub import fetch
+
+        path = fetch(str(path))
     return BundleFiles(open_archive(path))
 
 

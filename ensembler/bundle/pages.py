@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from .layout import CARD, open_bundle
 
 #: Nothing is loaded, whatever a card may hold.
 PAGE_HEADERS = {
@@ -15,9 +16,6 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-
-#: No card is longer.
-CARD_BYTES = 1 << 20
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -31,14 +29,13 @@ pre, code { background: #f4f4f4 } pre { padding: .7rem; overflow-x: auto }
 
 
 def read_card(bundle: Path) -> str:
-    """The model card of a bundle, a folder or a zip file; "" where it has none."""
-    try:
-        if bundle.is_dir():
-            return (bundle / "README.md").read_text(encoding="utf-8")
-        with zipfile.ZipFile(bundle) as archive, archive.open("README.md") as stream:
-            return stream.read(CARD_BYTES).decode("utf-8", "replace")
-    except (OSError, KeyError, UnicodeDecodeError, zipfile.BadZipFile):
-        return ""
+    """The model card of a bundle, its digest compared; "" where it has none.
+
+    Raises:
+        BundleError: it was altered.
+    """
+    files = open_bundle(bundle)
+    return files.read(CARD).decode("utf-8", "replace") if CARD in files.index["files"] else ""
 
 
 def card_page(card: str) -> str:

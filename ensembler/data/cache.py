@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, UnreadableImageError
 from .decode import DECODER_VERSION, load_pixels
+from .places import cache_dir
 from .table import ImageTable
 
 In = TypeVar("In")
@@ -49,11 +50,6 @@ class DecodedImages:
     oof: Path
     test: Path | None
     unreadable: tuple[tuple[str, str], ...] = ()
-
-
-def cache_dir() -> Path:
-    """Where decoded pixels and downloaded data sets are kept for every run: $ENSEMBLER_CACHE or ~/.cache/ensembler."""
-    return Path(os.environ.get("ENSEMBLER_CACHE") or Path.home() / ".cache" / "ensembler")
 
 
 def pixel_folder() -> Path:

@@ -45,6 +45,7 @@ from .errors import (
 )
 from .leaderboard import leaderboard_figure, leaderboard_frame
 from .live import live_curves_figure, live_curves_frame, load_figure
+from .monitoring import monitoring_figure, monitoring_frame
 from .ranking import precision_recall_figure, precision_recall_frame, roc_figure, roc_frame
 from .reliability import reliability_figure, reliability_frame
 from .search import (
@@ -101,6 +102,8 @@ __all__ = [
     "load_figure",
     "member_answers_frame",
     "mistakes_frame",
+    "monitoring_figure",
+    "monitoring_frame",
     "outcome_frame",
     "parallel_figure",
     "parallel_frame",

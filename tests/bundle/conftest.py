@@ -52,6 +52,14 @@ class ColourBundle:
         return self.combine(self.fold_probabilities(pixels))
 
 
+@pytest.fixture(scope="session")
+def mean_bundle(finished_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The mean of the finished run as it is exported; tests that change it work on a copy."""
+    from ensembler.experiment import Experiment
+
+    return Experiment.from_run(finished_run.run).export(tmp_path_factory.mktemp("mean") / "bundle", "mean")
+
+
 @pytest.fixture
 def colour_bundle(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ColourBundle]:
     """Makes one, and lets `Bundle.load` find it under any path."""

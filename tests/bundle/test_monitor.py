@@ -221,17 +221,10 @@ def test_a_fold_depends_on_the_pixels_alone_and_folds_are_even() -> None:
 # ---------------------------------------------------------------------- from a run to an alarm
 
 
-@pytest.fixture(scope="module")
-def bundle_path(finished_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def test_the_reference_is_what_fold_models_say_of_their_holdout(finished_run: Any, mean_bundle: Path) -> None:
     from ensembler.experiment import Experiment
 
-    return Experiment.from_run(finished_run.run).export(tmp_path_factory.mktemp("monitored") / "b", "mean")
-
-
-def test_the_reference_is_what_fold_models_say_of_their_holdout(finished_run: Any, bundle_path: Path) -> None:
-    from ensembler.experiment import Experiment
-
-    reference, bundle = read_reference(bundle_path), Bundle.load(bundle_path)
+    reference, bundle = read_reference(mean_bundle), Bundle.load(mean_bundle)
     experiment = Experiment.from_run(finished_run.run)
     table = experiment.store.table()
     table = table[table["split"] == "oof"]
@@ -246,10 +239,10 @@ def test_the_reference_is_what_fold_models_say_of_their_holdout(finished_run: An
 
 
 def test_fold_models_are_no_surer_of_new_images_and_their_average_would_be_of_old_ones(
-    finished_run: Any, bundle_path: Path, draw_images: Make
+    finished_run: Any, mean_bundle: Path, draw_images: Make
 ) -> None:
     """The reason for the reference being what it is."""
-    reference, bundle = read_reference(bundle_path), Bundle.load(bundle_path)
+    reference, bundle = read_reference(mean_bundle), Bundle.load(mean_bundle)
     pixels, _ = draw_images(300, seed=5)
     sample, _ = observe(bundle, pixels, reference.folds)
     drift = measure_drift(reference.sample, sample)
@@ -258,10 +251,10 @@ def test_fold_models_are_no_surer_of_new_images_and_their_average_would_be_of_ol
 
 
 def test_a_verb_with_a_report_a_history_and_an_exit_code(
-    finished_run: Any, bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Any, mean_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     test, out = finished_run.images / "train", tmp_path / "out"
-    command = ["monitor", str(bundle_path), str(test), "-o", str(out), "--labels", "folders"]
+    command = ["monitor", str(mean_bundle), str(test), "-o", str(out), "--labels", "folders"]
     assert main(command) == 0
     text = capsys.readouterr().out
     assert "No alarm: 60 images" in text
@@ -271,7 +264,7 @@ def test_a_verb_with_a_report_a_history_and_an_exit_code(
     for file in blue.rglob("*.png"):
         Image.fromarray(np.array(Image.open(file)) // 4).save(file)
     (blue / "broken.png").write_bytes(b"x")
-    assert main(["monitor", str(bundle_path), str(blue), "-o", str(out)]) == 3
+    assert main(["monitor", str(mean_bundle), str(blue), "-o", str(out)]) == 3
     captured = capsys.readouterr()
     assert "Alarm: look of the images" in captured.out
     assert "broken.png" in captured.err
@@ -287,10 +280,10 @@ def test_a_verb_with_a_report_a_history_and_an_exit_code(
 
 
 def test_a_bundle_without_a_reference_or_with_a_damaged_one_is_told(
-    bundle_path: Path, tmp_path: Path
+    mean_bundle: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "b"
-    shutil.copytree(bundle_path, folder)
+    shutil.copytree(mean_bundle, folder)
     content = bytearray((folder / REFERENCE).read_bytes())
     content[-1] ^= 1
     (folder / REFERENCE).write_bytes(content)
@@ -323,12 +316,12 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
 
 
 def test_what_cannot_be_monitored_is_told(
-    bundle_path: Path, tmp_path: Path, colour_images: Make, capsys: pytest.CaptureFixture[str]
+    mean_bundle: Path, tmp_path: Path, colour_images: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = colour_images(5)
-    assert main(["monitor", str(bundle_path), str(few), "-o", str(tmp_path / "o")]) == 2
+    assert main(["monitor", str(mean_bundle), str(few), "-o", str(tmp_path / "o")]) == 2
     assert "5 images can be read; at least 20 are needed" in capsys.readouterr().err
-    assert main(["monitor", str(bundle_path), str(few), "--threshold", "0"]) == 2
+    assert main(["monitor", str(mean_bundle), str(few), "--threshold", "0"]) == 2
     assert "a rate of false alarms above 0" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
     assert issubclass(ConfigError, Exception)

@@ -220,10 +220,10 @@ def test_progress_is_drawn_on_a_terminal_alone(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.rstrip(" \n").endswith("s left")
 
 
-def test_a_killed_process_leaves_rows_that_the_next_one_continues(finished_run: Any, tmp_path: Path) -> None:
-    from ensembler.experiment import Experiment
-
-    bundle = Experiment.from_run(finished_run.run).export(tmp_path / "bundle", "mean")
+def test_a_killed_process_leaves_rows_that_the_next_one_continues(
+    finished_run: Any, mean_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = mean_bundle
     folder = tmp_path / "images"
     for i in range(6):
         for file in sorted((finished_run.images / "test").rglob("*.png")):

@@ -43,6 +43,8 @@ import ensembler.bundle.serve as s
 from ensembler.bundle import Bundle
 from ensembler.bundle.uploads import Limits
 s.HEAD_S = 1.0
+import ensembler.bundle.pages as pages
+pages.read_card = lambda path: (path / "README.md").read_text() if path.is_dir() else ""
 Bundle.load = classmethod(lambda cls, path: stub.ColourBundle(seconds={seconds}))
 limits = Limits(body_bytes=200_000, buffered_bytes=2_000_000, pixels=1_000_000, files=8, read_s=1.0, waiting={waiting})
 s.serve({folder!r}, port=0, token_file={token}, limits=limits)
@@ -479,13 +481,10 @@ def test_sigterm_answers_what_is_under_way_and_ends_with_0(tmp_path: Path) -> No
             server.ask("GET", "/health")
 
 
-def test_a_bundle_is_served_from_the_command_line(finished_run: Any, tmp_path: Path) -> None:
-    from ensembler.experiment import Experiment
-
-    folder = Experiment.from_run(finished_run.run).export(tmp_path / "bundle", "mean")
+def test_a_bundle_is_served_from_the_command_line(finished_run: Any, mean_bundle: Path) -> None:
     file = next((finished_run.images / "test").rglob("*.png"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "ensembler", "serve", str(folder), "--port", "0"],
+        [sys.executable, "-m", "ensembler", "serve", str(mean_bundle), "--port", "0"],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -493,7 +492,7 @@ def test_a_bundle_is_served_from_the_command_line(finished_run: Any, tmp_path: P
         assert process.stdout
         port = int(re.search(r":(\d+)/", process.stdout.readline())[1])  # type: ignore[index]
         answer = Server(process, port).predict(file.read_bytes(), "image/png")[1]  # type: ignore[arg-type]
-        proba = Bundle.load(folder).predict([file])[0]
+        proba = Bundle.load(mean_bundle).predict([file])[0]
         np.testing.assert_allclose(answer["predictions"][0]["proba"], proba, atol=1e-5)
         assert b"How to run it" in Server(process, port).ask("GET", "/card")[2]  # type: ignore[arg-type]
         process.send_signal(signal.SIGINT)

@@ -20,8 +20,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from ensembler import reach as reach_mod
 from ensembler.errors import BackboneError, WeightsError
-from ensembler.training import weights as weights_mod
+from ensembler.reach import hub_problem
 from ensembler.training.backbone import (
     create,
     describe,
@@ -32,7 +33,7 @@ from ensembler.training.backbone import (
     normalisation,
     to_arrays,
 )
-from ensembler.training.weights import find_weights, hub_problem
+from ensembler.training.weights import find_weights
 
 
 @pytest.fixture
@@ -255,7 +256,7 @@ def test_a_backbone_without_published_weights_is_told_before_any_network(tmp_pat
 
 def test_a_hub_that_accepts_nothing_is_given_up_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(weights_mod, "HUB_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(reach_mod, "HUB_TIMEOUT_S", 0.2)
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: (time.sleep(0.6), socket.socket())[1])
     began = time.perf_counter()
     assert hub_problem("https://hub.invalid") == "no answer within 0.2 s"

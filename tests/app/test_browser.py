@@ -21,9 +21,10 @@ PATHS = ["", *[page.module for group in PAGES.values() for page in group][1:]]
 #: On a deep link Streamlit first looks for its own server below the page's path, and finds it above.
 STREAMLIT_LOOKS_AROUND = re.compile(r"/\w+/_stcore/(health|host-config)$")
 
-#: Whether nothing runs out of the window; tables and code scroll within themselves.
+#: Whether nothing runs out of the window; tables and code scroll within themselves, and what is folded is not seen.
 FITS = """width => [...document.querySelectorAll('[data-testid=stMainBlockContainer] *')]
-    .filter(e => !e.closest('[data-testid=stDataFrame]') && !e.parentElement.closest('table, pre'))
+    .filter(e => !e.closest('[data-testid=stDataFrame], details:not([open])'))
+    .filter(e => !e.parentElement.closest('table, pre'))
     .every(e => e.getBoundingClientRect().right <= width)"""
 
 #: Whether the background is that of the theme.

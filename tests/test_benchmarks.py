@@ -87,3 +87,12 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert results == {"a": [2.0, 6.0, 8.0], "b": [1.0, 2.0, 4.0]}  # the first round warms up
     assert ratio(results, "a", "b") == (2.0, 2.0, 3.0)
     assert [verdict(1.0, 0.9, True), verdict(1.0, 0.9, False)] == ["ok", "short of the bar"]
+
+
+def test_the_graph_of_a_bundle_is_timed_beside_its_members(tmp_path: Path) -> None:
+    text = _run(
+        tmp_path, "runtime", "--backbones", "test_resnet", "--size", "32", "--repeats", "1", "--folds", "2"
+    )
+    assert "1 members, 2 networks" in text
+    assert all(f"\nbatch {batch}: graph " in text for batch in (1, 32))
+    assert "first answer of a fresh process " in text

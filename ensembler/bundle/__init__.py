@@ -11,7 +11,7 @@ __all__ = ["Bundle"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the runtime, and torch with it, when the class is first asked for."""
+    """Imports the runtime when the class is first asked for."""
     if name == "Bundle":
         from .runtime import Bundle
 

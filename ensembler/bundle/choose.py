@@ -62,17 +62,17 @@ def chosen(store: RunStore, row: dict[str, Any], collapse: Collapse) -> Chosen:
     if collapse == "folds":
         return Chosen(row, [(name, candidates[name]) for name in names], combiner)
     if collapse == "distill":
-        return Chosen(row, [_student(store, row, names)], None)
+        return Chosen(row, [_student(store, names)], None)
     return Chosen(row, [(name, _instead(store, candidates[name], collapse)) for name in names], combiner)
 
 
-def _student(store: RunStore, row: dict[str, Any], names: Sequence[str]) -> tuple[str, Candidate]:
+def _student(store: RunStore, names: Sequence[str]) -> tuple[str, Candidate]:
     """The student of an ensemble is one network, whichever of its members it looks like: here the first trained."""
     trained = _deployed(store, "distill")
     for name in names:
         if trained.get(name):
             return trained[name], _collapsed(store, trained[name])
-    raise _missing(row["name"], "distill")
+    raise _missing(store, names, "distill")
 
 
 def _instead(store: RunStore, candidate: Candidate, way: Collapse) -> Candidate:
@@ -81,7 +81,7 @@ def _instead(store: RunStore, candidate: Candidate, way: Collapse) -> Candidate:
         return candidate
     name = _deployed(store, way).get(candidate.name)
     if not name:
-        raise _missing(candidate.name, way)
+        raise _missing(store, [candidate.name], way)
     return _collapsed(store, name)
 
 
@@ -101,7 +101,13 @@ def _collapsed(store: RunStore, name: str) -> Candidate:
     raise BundleError(f"{name}: its Cell is missing; run the experiment again")
 
 
-def _missing(name: str, way: str) -> BundleError:
+def _missing(store: RunStore, names: Sequence[str], way: str) -> BundleError:
+    name = names[0]
+    for row in store.collapse().get("rows", []):
+        if row["candidate"] in names and row["way"] == way and row["note"]:
+            return BundleError(
+                f"{row['candidate']}: has no network made by {way}: {row['note']}; use --collapse folds"
+            )
     return BundleError(
         f"{name}: the run has no network made by {way}; add `collapse: [folds, {way}]` to its config, run it again, "
         "and it is trained for the winner's members"

@@ -142,6 +142,11 @@ def _index_of(archive: Archive) -> dict[str, Any]:
         raise BundleError(f"{shown}: files is no table of digests; export again")
     for name in index["files"]:
         safe_name(archive.shown, name)
+    members = index["members"]
+    if not isinstance(members, list) or not all(
+        isinstance(m, dict) and isinstance(m.get("name"), str) for m in members
+    ):
+        raise BundleError(f"{shown}: members is no list of members with their names; export again")
     size, classes = index["image_size"], index["classes"]
     if type(size) is not int or not 1 <= size <= 1 << 14:
         raise BundleError(f"{shown}: image_size is {size!r:.60}; expected pixels from 1 to {1 << 14}")

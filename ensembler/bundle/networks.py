@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,15 @@ class Networks:
         index = files.index
         files.verify()
         try:
-            members = {entry["name"]: _member(files, entry) for entry in index["members"]}
+            # All headers are read before a network is built from any of them.
             state = index["combiner"]
-            combiner = None if state is None else from_state(state, _arrays(files, COMBINER))
+            learned = {} if state is None else _arrays(files, COMBINER)
+            weights = [_MemberArrays.read(files, entry) for entry in index["members"]]
+            combiner = None if state is None else from_state(state, learned)
+            members = {
+                entry["name"]: _member(entry, arrays, index)
+                for entry, arrays in zip(index["members"], weights, strict=True)
+            }
         except (KeyError, TypeError, ValueError, CombinerError, WeightsError) as error:
             raise BundleError(
                 f"{files.where('bundle.json')}: cannot be used ({error}); export again"
@@ -66,14 +73,26 @@ class Networks:
         return combine_folds(self.combiner, proba, list(self.members), self._classes)
 
 
-def _member(files: BundleFiles, entry: dict[str, Any]) -> Member:
-    index = files.index
+@dataclass(frozen=True, eq=False)
+class _MemberArrays:
+    folds: list[FoldWeights]
+    body: dict[str, NDArray[Any]] | None
+
+    @classmethod
+    def read(cls, files: BundleFiles, entry: dict[str, Any]) -> _MemberArrays:
+        folds = [
+            FoldWeights(_arrays(files, fold["file"]), float(fold["temperature"])) for fold in entry["folds"]
+        ]
+        return cls(folds, _arrays(files, entry["body"]) if entry["body"] else None)
+
+
+def _member(entry: dict[str, Any], arrays: _MemberArrays, index: dict[str, Any]) -> Member:
     return Member(
         entry["architecture"],
         index["classes"],
         index["image_size"],
-        [FoldWeights(_arrays(files, fold["file"]), float(fold["temperature"])) for fold in entry["folds"]],
-        body=_arrays(files, entry["body"]) if entry["body"] else None,
+        arrays.folds,
+        body=arrays.body,
         mean=entry["mean"],
         std=entry["std"],
         hidden=entry.get("hidden", ()),

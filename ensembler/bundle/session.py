@@ -117,6 +117,8 @@ def new_session(model: bytes, where: str, threads: int = 0) -> Any:
         raise BundleError("onnxruntime is missing; pip install 'ensembler[runtime]'") from error
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that wait for work by spinning take the time of those that decode the next images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # whatever stops it is in the exception
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -285,8 +285,9 @@ def test_a_file_without_a_digest_is_not_used(damaged: Path) -> None:
     [
         ({"format": 99}, "format 99; this version reads 2; export again"),
         ({"files": []}, "files is no table of digests"),
-        ({"members": None}, "cannot be used"),
-        ({"members": [{}]}, "cannot be used"),
+        ({"members": None}, "members is no list of members"),
+        ({"members": [{}]}, "members is no list of members"),
+        ({"members": [{"name": "a"}]}, "cannot be used"),
     ],
 )
 def test_an_index_that_is_not_ours_is_refused(changes: dict[str, Any], expected: str, damaged: Path) -> None:

@@ -16,8 +16,10 @@ import pytest
 from ray import cloudpickle
 
 from ensembler.bundle import Bundle
+from ensembler.bundle.options import ExportOptions
 from ensembler.cli import main
 from ensembler.comparison import read_leaderboard
+from ensembler.errors import BundleError
 from ensembler.experiment import Experiment
 from ensembler.metrics import METRICS
 from ensembler.store import RunStore
@@ -100,6 +102,30 @@ def test_a_soup_is_exported_like_any_other_row(run: Experiment, tmp_path: Path) 
     np.testing.assert_allclose(
         bundle.predict_pixels(np.load(images.test)), test.proba[test.index(soup.name)], atol=1e-5
     )
+
+
+@pytest.mark.parametrize("way", ["refit", "soup", "distill"])
+def test_what_took_the_place_of_fold_models_is_exported_and_says_what_was_measured(
+    way: Any, run: Experiment, tmp_path: Path
+) -> None:
+    images = run.images()
+    assert images.test is not None
+    pixels = np.load(images.test)
+    for row in (row for row in run.store.collapse()["rows"] if row["way"] == way):
+        options = ExportOptions(format="both", collapse=way)
+        if row["deployed"] is None:
+            with pytest.raises(BundleError, match=f"has no network made by {way}: {row['note']}"):
+                run.export(tmp_path / "none", row["candidate"], options)
+            continue
+        bundle = Bundle.load(run.export(tmp_path / row["candidate"], row["candidate"], options))
+        assert (bundle.name, bundle.index["collapse"]) == (row["candidate"], way)
+        assert bundle.index["graph"]["folds"] == 1
+        proba = bundle.predict_pixels(pixels)
+        networks = Bundle.load(tmp_path / row["candidate"], engine="torch")
+        np.testing.assert_allclose(proba, networks.predict_pixels(pixels), atol=1e-5)
+        assert METRICS["log_loss"](images.table.test.labels, proba) == pytest.approx(
+            row["log_loss"], abs=1e-5
+        )
 
 
 def test_the_collapse_is_trained_after_the_verdict_and_measured_on_the_test_split(run: Experiment) -> None:

@@ -7,6 +7,7 @@ batch normalisation, a fraction of one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 import warnings
@@ -29,6 +30,11 @@ PIXELS = "pixels"
 
 #: Networks whose trace is kept: an export of many rows meets the same few again.
 _KEPT = 16
+
+#: Bytes of finished networks that are kept, for the same reason.
+_KEPT_BYTES = 256 << 20
+
+_finished: dict[str, onnx.ModelProto] = {}
 
 
 class Body(nn.Module):
@@ -58,6 +64,17 @@ def network_graph(
     Raises:
         BundleError: torch cannot export this architecture.
     """
+    key = _digest((architecture, n_classes, image_size, hidden), state)
+    if key not in _finished:
+        _finished[key] = _filled(architecture, n_classes, image_size, hidden, state)
+        while len(_finished) > 1 and sum(one.ByteSize() for one in _finished.values()) > _KEPT_BYTES:
+            del _finished[next(iter(_finished))]  # the oldest
+    return _finished[key]
+
+
+def _filled(
+    architecture: str, n_classes: int, image_size: int, hidden: tuple[int, ...], state: Mapping[str, Tensor]
+) -> onnx.ModelProto:
     from onnxscript import optimizer
 
     network = onnx.ModelProto()
@@ -96,6 +113,14 @@ def _traced(architecture: str, n_classes: int, image_size: int, hidden: tuple[in
         ) from error
     assert program is not None
     return program.model_proto
+
+
+def _digest(what: tuple[object, ...], state: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256(repr(what).encode())
+    for name in sorted(state):
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(_array(state[name])).tobytes())
+    return found.hexdigest()
 
 
 def _array(tensor: Tensor) -> NDArray[np.generic]:

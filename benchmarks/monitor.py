@@ -47,7 +47,8 @@ def noisy(pixels: Pixels) -> Pixels:
 
 def recoloured(pixels: Pixels) -> Pixels:
     """Warmer: red up and blue down by a tenth."""
-    return np.clip(pixels * np.array([1.1, 1.0, 0.9]), 0, 255).astype(np.uint8)
+    warm: Pixels = np.clip(pixels * np.array([1.1, 1.0, 0.9]), 0, 255).astype(np.uint8)
+    return warm
 
 
 CHANGES: dict[str, Callable[[Pixels], Pixels]] = {

@@ -69,7 +69,8 @@ def deployment(
     class Replica:
         """Holds the application; Ray Serve calls it."""
 
-    return Replica.bind()
+    deployment: Any = Replica  # what the decorators have made of it
+    return deployment.bind()
 
 
 def build_app(bundle_path: str, settings: Any) -> Any:

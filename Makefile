@@ -20,7 +20,7 @@ demo: $(STAMP)  ## the whole road on handwritten digits, then the leaderboard
 	@$(BIN)/ensembler run configs/quickstart.yaml
 
 test: $(STAMP)  ## every test that takes seconds
-	@$(BIN)/python -m pytest -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=90
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=90
 
 slow: $(STAMP)  ## the tests that take minutes
 	@$(BIN)/python -m pytest -m "slow"

@@ -44,7 +44,7 @@ from ensembler.bundle import Bundle
 from ensembler.bundle.uploads import Limits
 s.HEAD_S = 1.0
 import ensembler.bundle.pages as pages
-pages.read_card = lambda path: (path / "README.md").read_text() if path.is_dir() else ""
+pages.read_card = lambda path: (path / "README.md").read_text() if (path / "README.md").is_file() else ""
 Bundle.load = classmethod(lambda cls, path: stub.ColourBundle(seconds={seconds}))
 limits = Limits(body_bytes=200_000, buffered_bytes=2_000_000, pixels=1_000_000, files=8, read_s=1.0, waiting={waiting})
 s.serve({folder!r}, port=0, token_file={token}, limits=limits)

@@ -85,11 +85,14 @@ class Reference:
 
 def attach(folder: Path, reference: Reference) -> None:
     """Adds a reference to a bundle that is being written, with its digest in the index."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from ..layout import INDEX, file_digest
 
-    save_file({k: np.ascontiguousarray(v) for k, v in reference.arrays().items()}, folder / REFERENCE)
+    # Not by save_file, whose files nobody but their owner may read.
+    (folder / REFERENCE).write_bytes(
+        save({k: np.ascontiguousarray(v) for k, v in reference.arrays().items()})
+    )
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     index["files"][REFERENCE] = file_digest(folder / REFERENCE)
     (folder / INDEX).write_text(json.dumps(index, indent=1, allow_nan=False), encoding="utf-8")

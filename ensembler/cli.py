@@ -1,8 +1,8 @@
 """The command line: verbs, and no logic of its own.
 
-Results go to standard output, progress to standard error. Exit 0 done; 2 the user can mend it, one line says how;
-3 an alarm of `monitor`; 1 a bug; 130 interrupted. Heavy modules are imported by the verb that needs them, so that
-help comes at once.
+Results go to standard output, progress to standard error. Exit 0 done; 2 the user can mend it, one line says how,
+or for `audit` its findings; 3 an alarm of `monitor`; 1 a bug; 130 interrupted. Heavy modules are imported by the verb
+that needs them, so that help comes at once.
 """
 
 from __future__ import annotations
@@ -91,6 +91,14 @@ def parser() -> argparse.ArgumentParser:
         "images", metavar="IMAGES", help="a folder with one folder a class, or a .csv or .parquet manifest"
     )
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: <name of the images>.yaml)")
+
+    sub = add(
+        "audit",
+        _audit,
+        "look for leaks, copies, odd files, shortcuts in the images of a config; exit 2 on an error",
+    )
+    sub.add_argument("config", type=Path, help="an experiment in YAML")
+    sub.add_argument("--format", choices=("text", "json"), default="text")
 
     for name, verb, summary in (
         ("run", _run, "all the stages of an experiment; run it again to resume"),
@@ -238,6 +246,14 @@ def _init(args: argparse.Namespace) -> None:
 
     file = write_draft(args.images, args.output, print)
     print(f"\nwrote {_shown(file)}\nnext: ensembler run {shlex.quote(_shown(file))}")
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from .experiment import Experiment
+
+    found = Experiment.from_config(args.config).audit()
+    print(found.to_json() if args.format == "json" else found.to_text())
+    return 0 if found.stands else 2
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -296,7 +296,10 @@ def read_groups(store: RunStore) -> NDArray[Any] | None:
         return None
     table = store.table()
     table = table[table["split"] == "oof"]
-    return table["group"].to_numpy(str) if table["group"].notna().all() and len(table) else None
+    if table["group"].isna().all():
+        return None
+    # Where only copies have a group, every other image is one of its own.
+    return table["group"].where(table["group"].notna(), table["id"]).to_numpy(str)
 
 
 def _fingerprint(predictions: Predictions) -> str:

@@ -73,6 +73,9 @@ class DataSettings(_Settings):
         image_size: side in pixels to which every image is decoded.
         label, path, group: columns of a manifest; images of one group never straddle folds.
         unreadable: what a file that does not decode does: `fail`, or `skip` and be listed.
+        duplicates: `group` keeps near-duplicates in one fold; `ignore` looks for none among the training images.
+        leaks: what test images that are also training images do: `refuse` to run, `drop` them from the test split, or
+            `allow`.
     """
 
     source: str
@@ -82,6 +85,8 @@ class DataSettings(_Settings):
     path: str = "path"
     group: str | None = None
     unreadable: Literal["fail", "skip"] = "fail"
+    duplicates: Literal["group", "ignore"] = "group"
+    leaks: Literal["refuse", "drop", "allow"] = "refuse"
 
 
 class FoldSettings(_Settings):

@@ -12,17 +12,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import comparison
-from .config import Config
+from .config import WORDS, Config
 from .data import load_table
 from .data.cache import DecodedImages, build_cache, pixel_folder
 from .data.places import cache_dir
-from .errors import BackboneError, ConfigError
+from .errors import BackboneError, ConfigError, DataError
 from .folds import Folds, make_folds
 from .predictions import Predictions
 from .store import RunStore, machine
@@ -30,8 +30,12 @@ from .training.candidate import Candidate, TrainingData, digest
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from .bundle.options import ExportOptions
+    from .data.audit import Audit
+    from .data.duplicates import Duplicates
+    from .data.table import ImageTable
     from .evaluation.leaderboard import Leaderboard
     from .tuning.arms import ReadyBackbone
     from .tuning.collapse import Option
@@ -136,6 +140,34 @@ class Experiment:
             path=Path(path) if path else None,
             ensemble=ensemble,
             options=options or ExportOptions(),
+        )
+
+    def audit(self, progress: Callable[[int, int], None] | None = None) -> Audit:
+        """What is wrong or odd about the images, their copies, classes and files; no run is begun.
+
+        Raises:
+            DataError: the images cannot be listed, or none of them can be read.
+        """
+        from .data.audit import audit
+
+        data, folds = self.config.data, self.config.folds
+        source = (self.config.base_dir / data.source).expanduser()
+        images = build_cache(
+            self._table(), data.image_size, pixel_folder(), unreadable="skip", progress=progress
+        )
+        return audit(
+            images,
+            image_size=data.image_size,
+            k=folds.k,
+            seed=folds.seed,
+            stratify=folds.stratify,
+            monitor=folds.monitor,
+            unreadable=data.unreadable,
+            duplicates=data.duplicates,
+            leaks=data.leaks,
+            drawn=isinstance(data.test, float),
+            folder=source.resolve() if data.source not in WORDS and source.is_dir() else None,
+            progress=progress,
         )
 
     # ------------------------------------------------------------------ stages, under the lock
@@ -295,23 +327,19 @@ class Experiment:
         from .metrics import get_metric
         from .training.backbone import create
 
-        images = self.images()
+        images, moved = self._images()
         table = images.table
         try:
             get_metric(self.config.metric).require_classes(table.classes)
         except ConfigError as error:
             raise ConfigError(f"{self.config.file} metric: {error}") from error
-        settings = self.config.folds
-        folds = make_folds(
-            table.oof.labels,
-            settings.k,
-            settings.seed,
-            groups=table.oof.groups,
-            predefined=table.oof.fold,
-            stratify=settings.stratify,
-            monitor_fraction=settings.monitor,
-            class_names=table.classes,
+        copies = self._copies(images)
+        groups = (
+            copies.groups()
+            if copies is not None and self.config.data.duplicates == "group"
+            else table.oof.groups
         )
+        folds = self._folds(table, groups)
         for backbone in backbones:
             if backbone.weights.file is not None:
                 create(
@@ -328,10 +356,16 @@ class Experiment:
             "image_size": self.config.data.image_size,
             "seed": self.config.seed,
         }
+        if copies is not None and "identity" not in self.store.manifest():
+            # First: a run with an identity and no word of copies began before they were looked for.
+            policy = {"duplicates": self.config.data.duplicates, "leaks": self.config.data.leaks}
+            self.store.update_manifest(copies={**policy, "out_of_test": moved, **copies.to_dict()})
         self.store.claim(identity)
         self.store.write_config(self.config.resolved())
         frame = table.frame.copy()
         frame.loc[frame["split"] == "oof", "fold"] = folds.assignment
+        if groups is not None:
+            frame.loc[frame["split"] == "oof", "group"] = [group or None for group in groups.tolist()]
         self.store.write_table(frame[["id", "path", "label", "group", "split", "fold"]])
         self.store.update_manifest(
             name=self.config.name,
@@ -351,14 +385,77 @@ class Experiment:
         )
         return images, folds
 
+    def _folds(self, table: ImageTable, groups: NDArray[Any] | None) -> Folds:
+        settings = self.config.folds
+        try:
+            return make_folds(
+                table.oof.labels,
+                settings.k,
+                settings.seed,
+                groups=groups,
+                predefined=table.oof.fold,
+                stratify=settings.stratify,
+                monitor_fraction=settings.monitor,
+                class_names=table.classes,
+            )
+        except DataError as error:
+            own = table.oof.groups
+            if groups is None or (own is not None and (groups == own).all()):
+                raise
+            way_out = (
+                "copies of one picture count as one here; data.duplicates: ignore lets folds separate them"
+            )
+            raise DataError(f"{error} ({way_out})") from error
+
+    def _copies(self, images: DecodedImages) -> Duplicates | None:
+        """Which images show the same picture; None in a run that began before that was asked.
+
+        Raises:
+            DataError: a test image is a training image too, and nobody said that this may be.
+        """
+        from .data.duplicates import find_duplicates
+
+        if self._began_without_copies:
+            print(
+                "warning: the run began before copies were looked for; see `ensembler audit`", file=sys.stderr
+            )
+            return None
+        copies = find_duplicates(images)
+        if self.config.data.leaks == "refuse":
+            copies.refuse_leaks()
+        for line in copies.warnings(self.config.data.duplicates):
+            print(f"warning: {line}", file=sys.stderr)
+        return copies
+
     def images(self) -> DecodedImages:
         """The experiment's images, decoded or found decoded.
 
         Raises:
             DataError: naming file, row or class.
         """
+        return self._images()[0]
+
+    def _images(self) -> tuple[DecodedImages, list[str]]:
+        """The images, and the ids of those that left the test split because they are training images too."""
+        data = self.config.data
+        images = build_cache(self._table(), data.image_size, pixel_folder(), unreadable=data.unreadable)
+        for image_id, reason in images.unreadable:
+            print(f"warning: skipped {image_id}: {reason}", file=sys.stderr)
+        if self._began_without_copies or not len(images.table.test):
+            return images, []
+        # A share is drawn here, so it is drawn without leaks; who names a test split has to say what becomes of them.
+        drawn = isinstance(data.test, float)
+        if data.leaks == "allow" or (data.leaks == "refuse" and not drawn):
+            return images, []
+        from .data.leaks import without_leaks
+
+        return without_leaks(
+            images, data.image_size, pixel_folder(), give_back=drawn and data.leaks == "refuse"
+        )
+
+    def _table(self) -> ImageTable:
         data, folds = self.config.data, self.config.folds
-        table = load_table(
+        return load_table(
             data.source,
             test=data.test,
             base_dir=self.config.base_dir,
@@ -369,10 +466,12 @@ class Experiment:
             fold=folds.predefined,
             seed=folds.seed,
         )
-        images = build_cache(table, data.image_size, pixel_folder(), unreadable=data.unreadable)
-        for image_id, reason in images.unreadable:
-            print(f"warning: skipped {image_id}: {reason}", file=sys.stderr)
-        return images
+
+    @property
+    def _began_without_copies(self) -> bool:
+        """Whether the run began before copies were looked for; what it has must stay as it is."""
+        known = self.store.manifest()
+        return "identity" in known and "copies" not in known
 
 
 def _boosted(candidate: Candidate) -> str:

@@ -63,7 +63,8 @@ def make_folds(
         labels: (n,) int from 0, the class of each row.
         k: number of folds, at least 2; passed over when the folds are predefined.
         seed: draws both the folds and the monitor slices.
-        groups: (n,) values whose rows stay together: no group straddles train, monitor and holdout.
+        groups: (n,) values whose rows stay together: no group straddles train, monitor and holdout. "" marks a row on
+            its own; where there is one, the rows of a group go where the first of them goes, as if they were one row.
         predefined: (n,) int, 0 or more, the fold of each row; re-numbered from 0 in ascending order.
         stratify: whether every holdout has each class in proportion (within one row without groups).
         monitor_fraction: share of the training part, in (0, 1), that becomes the monitor slice.
@@ -74,17 +75,20 @@ def make_folds(
             split a group, or settings out of range.
     """
     y = np.asarray(labels, np.int64)
-    group = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+    group, as_one = _coded(groups)
     names = (
         list(class_names) if class_names is not None else [str(c) for c in range(int(y.max(initial=-1)) + 1)]
     )
     for what, values in (("groups", groups), ("predefined folds", predefined)):
         if values is not None and len(np.asarray(values)) != len(y):
             raise DataError(f"{what}: {len(np.asarray(values))} values for {len(y)} images; give one each")
-    if predefined is None:
-        assignment = _assign(y, k, seed, group=group, stratify=stratify, names=names)
-    else:
+    if predefined is not None:
         assignment = _renumber(np.asarray(predefined))
+    elif group is not None and as_one:
+        first = np.unique(group, return_index=True)[1]
+        assignment = _assign(y[first], k, seed, group=None, stratify=stratify, names=names)[group]
+    else:
+        assignment = _assign(y, k, seed, group=group, stratify=stratify, names=names)
     if group is not None:
         _refuse_split_groups(assignment, group, np.asarray(groups))
     n_folds = int(assignment.max()) + 1
@@ -92,15 +96,14 @@ def make_folds(
     for number in range(n_folds):
         rest = np.flatnonzero(assignment != number)
         _refuse_untrainable(y, rest, number, names)
-        monitor = rest[
-            stratified_slice(
-                y[rest],
-                monitor_fraction,
-                [seed, number],
-                groups=None if group is None else group[rest],
-                what=f"monitor slice of fold {number}",
-            )
-        ]
+        what, own = f"monitor slice of fold {number}", None if group is None else group[rest]
+        if own is not None and as_one:
+            _, first, which = np.unique(own, return_index=True, return_inverse=True)
+            chosen = stratified_slice(y[rest][first], monitor_fraction, [seed, number], what=what)
+            chosen = np.flatnonzero(np.isin(which, chosen))
+        else:
+            chosen = stratified_slice(y[rest], monitor_fraction, [seed, number], groups=own, what=what)
+        monitor = rest[chosen]
         folds.append(
             Fold(
                 train=np.setdiff1d(rest, monitor),
@@ -109,6 +112,18 @@ def make_folds(
             )
         )
     return Folds(tuple(folds), assignment)
+
+
+def _coded(groups: ArrayLike | None) -> tuple[NDArray[np.int64] | None, bool]:
+    """A number from 0 for each group and for each row on its own; and whether there are rows on their own."""
+    if groups is None:
+        return None, False
+    code = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+    alone = np.asarray(groups, object) == ""
+    if alone.any():
+        code[alone] = len(code) + np.flatnonzero(alone)
+        code = np.unique(code, return_inverse=True)[1].astype(np.int64)
+    return code, bool(alone.any())
 
 
 # ---------------------------------------------------------------------- holdouts

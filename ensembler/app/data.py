@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from ..data.duplicates import PREFIX
 from ..data.survey import Survey, printable, survey
 from ..data.table import ImageTable
 from ..errors import DataError
@@ -406,6 +407,9 @@ def _groups(table: pd.DataFrame) -> str:
     groups = table.loc[table["split"] == "oof", "group"].dropna()
     if groups.empty:
         return ""
+    if groups.str.startswith(PREFIX).all():
+        pictures = count(groups.nunique(), "picture is", "pictures are")
+        return f"{pictures} there more than once, all copies of each in one fold."
     torn = torn_groups(table)["more than one fold"]
     kept = "each in one fold" if not torn else f"{len(torn)} of them in more than one fold"
     return f"{count(groups.nunique(), 'group')} of images that belong together, {kept}."

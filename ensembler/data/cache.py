@@ -12,9 +12,9 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -44,12 +44,14 @@ class DecodedImages:
         test: the same for `table.test`, in a file of its own: whoever trains maps no test pixel; None without
             rows.
         unreadable: (id, reason) of the rows that were dropped.
+        digests: hash of the content of every readable file, by id.
     """
 
     table: ImageTable
     oof: Path
     test: Path | None
     unreadable: tuple[tuple[str, str], ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def pixel_folder() -> Path:
@@ -118,6 +120,7 @@ def build_cache(
         oof=pixel_files["oof"],
         test=pixel_files["test"] if len(kept.test) else None,
         unreadable=tuple((image_id, reasons[image_id]) for image_id in files if image_id in reasons),
+        digests=digests,
     )
 
 

@@ -10,6 +10,7 @@ import threading
 import warnings
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,10 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 _EXIF_ORIENTATION = 0x0112
+
+#: Where the first chunk of a PNG file has the bits of a channel.
+_PNG_DEPTH = 24
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -136,6 +141,51 @@ def header_size(source: Path | bytes, *, name: str | None = None) -> tuple[int, 
     try:
         with _QUIET, _open(source) as image:
             return image.size
+    # No narrower class, as in `_read_rgb`.
+    except Exception as error:
+        raise UnreadableImageError(f"{shown}: {_cause(error)}") from error
+
+
+class Header(NamedTuple):
+    """What a file says of itself before anything is decoded.
+
+    Attributes:
+        format: one of FORMATS.
+        width, height: in pixels, before any EXIF rotation.
+        mode: Pillow's name of the channels, such as RGB, L, CMYK.
+        bits: a channel, 8, 16 or 32.
+        animated: whether it holds more than one frame of a moving picture.
+    """
+
+    format: str
+    width: int
+    height: int
+    mode: str
+    bits: int
+    animated: bool
+
+
+def header(source: Path | bytes, *, name: str | None = None) -> Header:
+    """Format, size and channels of an image; decodes nothing.
+
+    Raises:
+        UnreadableImageError: see `decode`; damage behind the header is not seen.
+    """
+    shown = name or (str(source) if isinstance(source, Path) else "image")
+    try:
+        data = source.read_bytes() if isinstance(source, Path) else source
+        with _QUIET, _open(data) as image:
+            several = image.format == "MPO"  # a JPEG with another view beside it, as some cameras write
+            bits = {"I": 32, "F": 32}.get(image.mode, 16 if image.mode in _DEEP_MODES else 8)
+            if image.format == "PNG":
+                bits = max(bits if image.mode != "I" else 16, data[_PNG_DEPTH])
+            return Header(
+                "JPEG" if several else str(image.format),
+                *image.size,
+                image.mode,
+                bits,
+                bool(getattr(image, "is_animated", False)) and not several,
+            )
     # No narrower class, as in `_read_rgb`.
     except Exception as error:
         raise UnreadableImageError(f"{shown}: {_cause(error)}") from error

@@ -68,6 +68,23 @@ def failures_section(failed: Sequence[Mapping[str, Any]]) -> str:
     return table(["candidate", "fold", "reason"], rows)
 
 
+def _copies(copies: dict[str, Any] | None) -> str:
+    """What the run knows of pictures that are there more than once; "" where it did not look."""
+    if copies is None:
+        return ""
+    n = len(copies["sets"])
+    kept = "kept in one fold each" if copies["duplicates"] == "group" else "not kept together"
+    said = f"{n} pictures are there more than once, {kept}" if n else "none"
+    leaked, moved = len(copies["leaked"]), len(copies["out_of_test"])
+    if leaked:
+        said += f"; {leaked} test images are training images too: the test column is too good"
+    return (
+        f"{said}; {moved} test images were copies of training images and left the test split"
+        if moved
+        else said
+    )
+
+
 def provenance_section(store: RunStore, predictions: Predictions) -> str:
     """Command, commit, data, machine and versions."""
     manifest = store.manifest()
@@ -85,6 +102,7 @@ def provenance_section(store: RunStore, predictions: Predictions) -> str:
         ["classes", ", ".join(predictions.classes)],
         ["folds", len(predictions.folds)],
         ["skipped images", len(manifest.get("unreadable", []))],
+        ["copies", _copies(manifest.get("copies"))],
         ["stages of the last command", stages],
         ["machine", f"{machine.get('cpus', '?')} CPUs, {machine.get('system', 'unknown')}"],
         ["versions", ", ".join(f"{k} {v}" for k, v in machine.get("versions", {}).items())],

@@ -97,7 +97,9 @@ class Duplicates:
         """
         oof = self.table.oof
         own, fold = oof.groups, oof.fold
-        position = {row: i for i, row in enumerate(np.flatnonzero(self.table.frame["split"] == "oof"))}
+        position = {
+            row: i for i, row in enumerate(np.flatnonzero(self.table.frame["split"] == "oof").tolist())
+        }
         joined = [[position[row] for row in found] for found in self.within_training]
         if fold is not None:
             joined = [part for found in joined for part in _by_value(found, fold)]

@@ -180,9 +180,11 @@ def _blurred(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """Each (SIDE, SIDE) picture under a binomial filter five pixels wide."""
     weights = np.array([1, 4, 6, 4, 1], np.float32) / 16
     for axis in (1, 2):
-        padded = np.pad(grey, [(0, 0)] + [(2, 2) if axis == k else (0, 0) for k in (1, 2)], mode="edge")
+        padded: NDArray[np.float32] = np.pad(
+            grey, [(0, 0)] + [(2, 2) if axis == k else (0, 0) for k in (1, 2)], mode="edge"
+        )
         windows = np.lib.stride_tricks.sliding_window_view(padded, 5, axis=axis)
-        grey = windows @ weights
+        grey = np.asarray(windows @ weights, np.float32)
     return grey
 
 
@@ -218,7 +220,7 @@ def _aligned(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray
 
 def _standardised(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     centred = grey - grey.mean(axis=(1, 2), keepdims=True)
-    return centred / np.maximum(centred.std(axis=(1, 2), keepdims=True), 1e-3)
+    return np.asarray(centred / np.maximum(centred.std(axis=(1, 2), keepdims=True), 1e-3), np.float32)
 
 
 def _warp(pictures: NDArray[np.float32], warp: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -235,4 +237,4 @@ def _warp(pictures: NDArray[np.float32], warp: NDArray[np.float32]) -> NDArray[n
     moved = moved.reshape(pictures.shape).transpose(0, 2, 1, 3).reshape(len(pictures), SIDE, -1)
     moved = across @ moved
     shape = (len(pictures), SIDE, SIDE, pictures.shape[3])
-    return moved.reshape(shape).transpose(0, 2, 1, 3)
+    return np.asarray(moved.reshape(shape).transpose(0, 2, 1, 3), np.float32)

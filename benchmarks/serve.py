@@ -152,6 +152,19 @@ def open_loop(
     return sorted(times)
 
 
+def measure_memory(port: int, files: Sequence[bytes], n_requests: int) -> None:
+    """Prints the server's memory after the first thousand requests and after all."""
+    small = [as_request(files[:1]), as_request([b"no image"]), as_request([], b"--edge\r\nbroken")]
+    memory = []
+    for n in (1000, n_requests - 1000):
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda i: _quietly(port, small[i % 3]), range(n)))
+        memory.append(metric(port, "process_resident_memory_bytes") / 1e6)
+    growth = memory[1] / memory[0]
+    print(f"  {memory[0]:.0f} MB after 1,000 requests, {memory[1]:.0f} MB after {n_requests:,}")
+    print(f"memory {growth:.3f} times, bar 1.05: {verdict(growth, 1.05, False)}")
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -218,15 +231,7 @@ def main() -> None:
         print(f"p99 at half load {tail:.2f} times a request alone, bar 3.00: {verdict(tail, 3.0, False)}")
         print(f"  with arrivals at random {statistics.median(tails['random']):.2f} times")
 
-        small = [as_request(files[:1]), as_request([b"no image"]), as_request([], b"--edge\r\nbroken")]
-        memory = []
-        for n in (1000, options.requests - 1000):
-            with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda i: _quietly(port, small[i % 3]), range(n)))
-            memory.append(metric(port, "process_resident_memory_bytes") / 1e6)
-        growth = memory[1] / memory[0]
-        print(f"  {memory[0]:.0f} MB after 1,000 requests, {memory[1]:.0f} MB after {options.requests:,}")
-        print(f"memory {growth:.3f} times, bar 1.05: {verdict(growth, 1.05, False)}")
+        measure_memory(port, files, options.requests)
 
 
 def _quietly(port: int, request: bytes) -> int:

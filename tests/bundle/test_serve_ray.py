@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import warnings
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from ensembler.bundle.service import Settings
 from ensembler.errors import BundleError, ConfigError
 
 try:
-    from ray import serve as ray_serve
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray Serve's own use of pydantic
+        from ray import serve as ray_serve
 except ImportError:
     ray_serve = None
 

@@ -138,7 +138,7 @@ def _copies(copies: Duplicates, policy: Literal["group", "ignore"]) -> list[Find
             Finding(
                 "warning",
                 "conflict",
-                f"{len(copies.conflicts)} pictures have copies of different classes",
+                f"copies of one picture in different classes: {len(copies.conflicts)}",
                 tuple(items),
                 "one of the labels is wrong: no model can be right on both; correct it, or leave the picture out",
             )
@@ -150,14 +150,14 @@ def _copies(copies: Duplicates, policy: Literal["group", "ignore"]) -> list[Find
         )  # fmt: skip
     if found := copies.within_training:
         extra = sum(map(len, found)) - len(found)
-        what = f"{extra} training images are copies of another (same bytes, picture or mirror image)"
+        what = f"training images that are copies of another (same bytes, picture or mirror image): {extra}"
         level: Level = "note" if policy == "group" else "warning"
         done = (
             "a run keeps the copies of a picture in one fold"
             if policy == "group"
             else "folds may separate them"
         )
-        findings.append(Finding(level, "copies", f"{what}: {done}", _sets(found, ids)))
+        findings.append(Finding(level, "copies", f"{what}; {done}", _sets(found, ids)))
     return findings
 
 

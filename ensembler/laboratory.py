@@ -161,7 +161,7 @@ class Laboratory:
 
     def cost(self, members: Sequence[str]) -> Cost:
         """What these members cost together; unknown where one of them is."""
-        return Cost.total(self.costs.get(name, Cost()) for name in members)
+        return Cost.total(self.costs, dict.fromkeys(members, 1.0))
 
     def knows(self, setup: Setup) -> bool:
         """Whether `measure` answers at once, since somebody has asked before."""
@@ -202,9 +202,11 @@ class Laboratory:
 
     def _params(self, setup: Setup) -> dict[str, Any]:
         """Hyperparameters that are not the defaults."""
+        costs = {name: self.costs.get(name, Cost()).latency_ms for name in sorted(setup.members)}
         if setup.combiner == "constrained" and setup.limit_ms is not None:
-            costs = {name: self.costs[name].latency_ms for name in sorted(setup.members)}
             return {"costs": costs, "limit": setup.limit_ms}
+        if setup.combiner == "cascade" and None not in costs.values():
+            return {"costs": costs}
         return {}
 
     def _measure(self, setup: Setup, report: Report | None) -> Outcome:
@@ -231,7 +233,7 @@ class Laboratory:
             low=float(low[0]),
             high=float(high[0]),
             gain=pair.difference(UNNAMED, self.best_single),
-            cost=self.cost(fit.combiner.used_members_),
+            cost=Cost.total(self.costs, fit.combiner.asked_(members)),
             n_resamples=self._resamples.shape[1],
         )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from ..bundle.layout import INDEX
-from . import jobs, trying
+from . import jobs, trying, watching
 from .download import download_name, megabytes, size_of, zipped
 from .reading import View
 from .wording import headline, lines, plain
@@ -123,6 +123,7 @@ def _exported(target: Path) -> None:
     st.markdown("Classify images with it, here or wherever *ensembler* is installed:")
     st.code(shlex.join(["ensembler", "predict", str(target)]) + " IMAGES", language="bash", wrap_lines=True)
     trying.section(target)
+    watching.section(target)
     st.subheader("Model card", anchor=False)
     card = target / _CARD
     if card.is_file():

@@ -12,7 +12,9 @@ import numpy as np
 
 from .. import comparison
 from ..cells import StoredCell
+from ..combiners.cascade import Cascade
 from ..data.cache import pixel_folder
+from ..evaluation.trade_off import TradeOff, trade_off
 from ..store import RunStore
 from ..training.backbone import describe, hidden_widths
 from ..training.candidate import COLLAPSED, EVERY_ROW, Candidate
@@ -90,11 +92,18 @@ def export_run(
                     test_pixels=test_pixels,
                 ),
                 options=options,
+                curve=_curve(store, one),
             )
         except TooSlowError as error:
             refused.append(error)
             print(f"warning: {error}", file=sys.stderr)
     raise refused[0]
+
+
+def _curve(store: RunStore, one: Chosen) -> list[TradeOff]:
+    if not isinstance(one.combiner, Cascade):
+        return []
+    return trade_off(one.combiner, store.predictions().select(one.combiner.members_))
 
 
 def _sampler(store: RunStore, one: Chosen, oof_pixels: Callable[[], Path], n: int) -> Callable[[], Sample]:

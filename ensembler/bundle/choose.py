@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,12 @@ def choices(
         for row in (
             row for row in rows.values() if row["name"] != name and row["kind"] in ("single", "ensemble")
         ):
-            yield chosen(store, row, options.collapse)
+            try:
+                one = chosen(store, row, options.collapse)
+            except BundleError as error:  # nobody asked for this row
+                print(f"warning: {row['name']}: passed over: {error}", file=sys.stderr)
+                continue
+            yield one
 
 
 def chosen(store: RunStore, row: dict[str, Any], collapse: Collapse) -> Chosen:

@@ -9,16 +9,17 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from ..atomic import write_file, write_folder
 from ..combiners import Combiner
+from ..combiners.cascade import Cascade
 from ..errors import BundleError
 from .archive import open_archive
 from .card import model_card
@@ -28,8 +29,10 @@ from .monitor.reference import attach
 from .networks import Networks
 from .options import ExportOptions
 from .runtime import Bundle
+from .staged import Stages
 
 if TYPE_CHECKING:
+    from ..evaluation.trade_off import TradeOff
     from .graph.check import Sample
     from .monitor.reference import Reference
 
@@ -68,6 +71,7 @@ def write_bundle(
     sample: Callable[[], Sample],
     reference: Callable[[Path], Reference | None] | None = None,
     options: ExportOptions = ExportOptions(),  # noqa: B008 - frozen
+    curve: Sequence[TradeOff] = (),
 ) -> Path:
     """Writes a bundle whole, by one rename; see `layout` for what is in it.
 
@@ -85,6 +89,7 @@ def write_bundle(
         sample: out-of-fold images, asked for where a graph is written.
         reference: makes what `ensembler monitor` holds new images against, given the folder as far as it is written.
         options: formats, precision, limits.
+        curve: of a cascade, what it saves and loses; see `trade_off`.
 
     Raises:
         BundleError: the target exists and is no bundle; the graph differs from PyTorch; the bundle is too slow.
@@ -111,7 +116,8 @@ def write_bundle(
             {"name": m.name, "architecture": m.architecture, "weights": m.weights, "licence": m.licence}
             for m in members
         ]
-        deployed = {"graph": graph, "collapse": options.collapse, "max_latency_ms": options.max_latency_ms}
+        points = [asdict(point) for point in curve]
+        deployed = {"graph": graph, "collapse": options.collapse, "trade_off": points}
         card = model_card(experiment, row, verdict, classes, about, data, deployed)
         (folder / CARD).write_text(card, encoding="utf-8")
         files = sorted(p for p in folder.rglob("*") if p.is_file())
@@ -125,6 +131,7 @@ def write_bundle(
             "members": entries,
             "combiner": state,
             "graph": graph,
+            "trade_off": points,
             "collapse": options.collapse,
             "note": note,
             "scores": dict(row),
@@ -158,12 +165,12 @@ class TooSlowError(BundleError):
 
 
 def latency_ms(bundle: Bundle, batch: int = 1, repeats: int = 20) -> float:
-    """Milliseconds of one image of a batch, on this machine, warmed up: the fastest of several."""
+    """Milliseconds of one image of a batch for which every member runs, on this machine: the fastest of several."""
     pixels = np.zeros((batch, bundle.image_size, bundle.image_size, 3), np.uint8)
     times = []
     for number in range(repeats + 3):
         began = time.perf_counter()
-        bundle.predict_pixels(pixels)
+        bundle.answer(pixels)
         if number >= 3:
             times.append(time.perf_counter() - began)
     return 1000 * min(times) / batch
@@ -194,8 +201,9 @@ def _write_graph(
 
     members = {source.name: source.member for source in sources}
     n_folds = folds_of(members)
+    stages = _stages(members, combiner, options)
     try:
-        model, networks = ensemble_graph(members, combiner, len(classes))
+        model, networks = ensemble_graph(members, combiner, len(classes), staged=stages is not None)
         alone = None if combiner is None else combiner_graph(combiner, list(members), len(classes), n_folds)
     except BundleError as error:
         raise UnsupportedGraphError(str(error)) from error
@@ -206,7 +214,9 @@ def _write_graph(
     content = model.SerializeToString()
     batch = _batch(n_folds, len(classes))
     torch = Networks(members, combiner, tuple(classes))
-    found = compare(content, sample, torch.answer(sample.pixels), torch.combine, options.precision, batch)
+    found = compare(
+        content, sample, torch.answer(sample.pixels), torch.combine, options.precision, batch, stages
+    )
     found.refuse(options.precision)
     (folder / MODEL).write_bytes(content)
     if alone is not None:
@@ -216,7 +226,28 @@ def _write_graph(
         "batch": batch,
         "precision": options.precision,
         "against_torch": found.to_dict(),
+        "cascade": None if stages is None else stages.to_index(),
     }
+
+
+def _stages(
+    members: Mapping[str, Member], combiner: Combiner | None, options: ExportOptions
+) -> Stages | None:
+    """How a cascade is run; None for everything else, and where its networks have to stay in one piece."""
+    if not isinstance(combiner, Cascade):
+        return None
+    if options.precision != "fp32":
+        print(
+            f"warning: {options.precision}: the cascade runs all its members on every image; with --precision fp32 it "
+            "runs those that an image needs",
+            file=sys.stderr,
+        )
+        return None
+    return Stages(
+        tuple(map(int, combiner.order_)),
+        tuple(map(float, combiner.thresholds_)),
+        tuple(member.body is not None or len(member.temperatures) == 1 for member in members.values()),
+    )
 
 
 def _batch(n_folds: int, n_classes: int) -> int:
@@ -235,7 +266,7 @@ def _member_entry(folder: Path, number: int, source: MemberSource, with_weights:
             folds.append({"file": f"members/{number}/{fold}.safetensors", "temperature": temperature})
         body = source.member.body_arrays()
         if body is not None:
-            save_file(dict(body), home / "body.safetensors")
+            (home / "body.safetensors").write_bytes(save(dict(body)))
     return {
         "name": source.name,
         "architecture": source.architecture,
@@ -254,7 +285,7 @@ def _member_entry(folder: Path, number: int, source: MemberSource, with_weights:
 def _write_combiner(folder: Path, combiner: Combiner, with_weights: bool) -> dict[str, Any]:
     state, arrays = combiner.get_state()
     if with_weights:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / COMBINER)
+        (folder / COMBINER).write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
     return state
 
 

@@ -33,6 +33,9 @@ REQUIRED = ("format", "classes", "image_size", "members", "combiner", "files")
 #: Input and outputs of the graph; `SAID` is what each fold model of each member says, (members, folds, n, classes).
 IMAGES, PROBABILITIES, SAID = "images", "probabilities", "members"
 
+#: Input of the graph of a cascade that says which networks run, bool (members, folds); left out: all of them.
+WANTED = "wanted"
+
 #: Bytes of an index, which is read whole before anything else is known.
 MAX_INDEX_BYTES = 16 << 20
 

@@ -65,6 +65,10 @@ class Networks:
         said = np.stack([np.repeat(one, n_folds, 0) if len(one) < n_folds else one for one in answers])
         return self.combine(said), said
 
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the ensemble says, (images, classes)."""
+        return self.answer(pixels)[0]
+
     def combine(self, proba: NDArray[np.float32]) -> NDArray[np.float32]:
         """(members, folds, images, classes) to (images, classes); see `combiners.fold_models`."""
         if self.combiner is None:

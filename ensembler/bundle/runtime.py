@@ -37,6 +37,9 @@ class Answers(Protocol):
     def answer(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What the ensemble says, (images, classes), and its fold models, (members, folds, images, classes)."""
 
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The former alone, with no more networks than that takes."""
+
     def combine(self, proba: NDArray[np.float32]) -> NDArray[np.float32]:
         """(members, folds, images, classes) to (images, classes)."""
 
@@ -114,11 +117,14 @@ class Bundle:
         return self.frame(paths, self.predict(paths, progress=progress))
 
     def predict_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities (images, classes) of uint8 images (images, size, size, 3) at the bundle's own size."""
-        return self._engine.answer(self._checked(pixels))[0]
+        """Probabilities (images, classes) of uint8 images (images, size, size, 3) at the bundle's own size.
+
+        Of a cascade only the members are run that an image needs.
+        """
+        return self._engine.predict(self._checked(pixels))
 
     def answer(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The same, and what each member says by itself, (members, images, classes), in one pass."""
+        """The same, and what each member says by itself, (members, images, classes), in one pass of all members."""
         proba, said = self._engine.answer(self._checked(pixels))
         return proba, self.votes(said)
 

@@ -8,13 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
-from .layout import COMBINER_MODEL, IMAGES, MODEL, PROBABILITIES, SAID, BundleFiles
+from .layout import COMBINER_MODEL, IMAGES, MODEL, PROBABILITIES, SAID, WANTED, BundleFiles
+from .staged import Stages
 
 #: Images a run of the graph.
 BATCH = 64
 
 #: Bytes of a graph: what a protocol buffer can hold.
 MAX_MODEL_BYTES = 2 << 30
+
+#: Microseconds that a thread of a session spins before it sleeps (onnxruntime 1.26 and later).
+SPIN_US = "1000"
 
 #: The key under which ONNX names a file beside the graph. Names inside our graphs are numbers, so it is nowhere else.
 _EXTERNAL = b"location"
@@ -36,6 +40,8 @@ class GraphSession:
         self._shape = (index["image_size"], index["image_size"], 3)
         self._sizes = (len(index["members"]), int(index["graph"]["folds"]), len(index["classes"]))
         self._batch = max(1, min(BATCH, int(index["graph"].get("batch", BATCH))))
+        cascade = index["graph"].get("cascade")
+        self._stages = None if cascade is None else Stages.from_index(cascade)
         self._files, self._threads = files, threads
         self._combiner: Any = None
         model = files.read(MODEL)
@@ -59,6 +65,12 @@ class GraphSession:
             members, folds, classes = self._sizes
             return np.empty((0, classes), np.float32), np.empty((members, folds, 0, classes), np.float32)
         return run_graph(self._session, pixels, self._batch)
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the ensemble says, (images, classes); a cascade asks no member that an image does not need."""
+        if self._stages is None or not len(pixels):
+            return self.answer(pixels)[0]
+        return staged_answer(self._session, self._stages, pixels, self._sizes[1:], self._batch)
 
     def combine(self, proba: NDArray[np.float32]) -> NDArray[np.float32]:
         """(members, folds, images, classes) to (images, classes), by `combiner.onnx`, loaded when first asked for."""
@@ -92,6 +104,23 @@ class GraphSession:
         return session
 
 
+def staged_answer(
+    session: Any, stages: Stages, pixels: NDArray[np.uint8], sizes: tuple[int, int], batch: int = BATCH
+) -> NDArray[np.float32]:
+    """`GraphSession.predict` of a bare session; `sizes` are folds and classes."""
+
+    def run(rows: NDArray[np.intp], wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
+        chosen = pixels if len(rows) == len(pixels) else pixels[rows]
+        said = [
+            session.run([SAID], {IMAGES: np.ascontiguousarray(chosen[i : i + batch]), WANTED: wanted})[0]
+            for i in range(0, len(chosen), batch)
+        ]
+        answer: NDArray[np.float32] = said[0] if len(said) == 1 else np.concatenate(said, axis=2)
+        return answer
+
+    return stages.answer(run, len(pixels), *sizes)
+
+
 def run_graph(
     session: Any, pixels: NDArray[np.uint8], batch: int = BATCH
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -117,8 +146,9 @@ def new_session(model: bytes, where: str, threads: int = 0) -> Any:
         raise BundleError("onnxruntime is missing; pip install 'ensembler[runtime]'") from error
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that wait for work by spinning take the time of those that decode the next images.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads wait for the next operator by spinning. Without it small operators lose a quarter of their speed; without
+    # an end to it, threads that decode the next images lose theirs.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     options.log_severity_level = 4  # whatever stops it is in the exception
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

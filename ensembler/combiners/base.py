@@ -133,6 +133,10 @@ class Combiner:
             return self.members_
         return tuple(m for m, weight in zip(self.members_, self.weights_, strict=True) if weight > 0)
 
+    def asked_(self, predictions: Predictions) -> dict[str, float]:  # noqa: ARG002 - a cascade's
+        """Share of these rows, above 0 to 1, for which each of `used_members_` has to be run."""
+        return dict.fromkeys(self.used_members_, 1.0)
+
     @property
     def needs_features(self) -> bool:
         """Whether it reads `Predictions.features`, fitted or not; a bundle has none."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,13 @@ class Cascade(Combiner):
     at no point of its threshold's way down may the rows answered early have lost more than `max_loss` of
     accuracy against the mean of all. Rows that a stage wins back count for the later ones.
 
+    Each stage asks the member with which most of the remaining rows are answered per millisecond, so a cheap member
+    that is seldom sure does not stand in the way of a dearer one that mostly is.
+
     Attributes:
-        order: names of all members, first to last; empty: by `costs`, or best out-of-fold log loss first.
-        costs: milliseconds of each member, for the order and for `expected_cost_ms_`; empty: unknown.
+        order: names of all members, first to last; empty: found as above.
+        costs: milliseconds of each member, for the order and for `expected_cost_ms_`; empty: unknown, and each
+            counts as much as any other. A run fills in those that it has measured.
         max_loss: accuracy that may be lost, in [0, 1].
         order_: int64 (members,), positions in `members_`.
         thresholds_: float64 (members - 1,), largest probability with which each stage but the last answers;
@@ -58,9 +62,17 @@ class Cascade(Combiner):
         self.costs = {str(member): float(ms) for member, ms in self.costs.items()}
 
     def _fit_rows(self, predictions: Predictions) -> None:
-        self.order_ = self._find_order(predictions)
-        stages = _stage_means(predictions, self.order_)
-        self.thresholds_ = find_thresholds(stages, predictions.labels, self.max_loss)
+        if self.order:
+            self._require_all("order", self.order, predictions)
+            if len(set(self.order)) < len(self.order):
+                raise CombinerError(f"{self.label}: order names a member twice: {list(self.order)}")
+            self.order_ = np.array([predictions.members.index(name) for name in self.order])
+            stages = _stage_means(predictions, self.order_)
+            self.thresholds_ = find_thresholds(stages, predictions.labels, self.max_loss)
+        else:
+            if self.costs:
+                self._require_all("costs", self.costs, predictions)
+            self.order_, self.thresholds_ = self._search(predictions)
 
     def _combine_rows(self, predictions: Predictions) -> Floats:
         stages = _stage_means(predictions, self.order_)
@@ -90,44 +102,98 @@ class Cascade(Combiner):
         spent = np.cumsum([self.costs[self.members_[i]] for i in self.order_])
         return float(spent[self.stages_(predictions) - 1].mean())
 
-    def _find_order(self, predictions: Predictions) -> NDArray[np.int64]:
-        members = predictions.members
-        for what, given in (("order", self.order), ("costs", self.costs)):
-            differing = sorted(set(members) ^ set(given))
-            if given and differing:
-                raise CombinerError(
-                    f"{self.label}: {what} and members differ in {differing[:6]}; name each of the "
-                    f"{len(members)} members once"
-                )
-        if len(set(self.order)) < len(self.order):
-            raise CombinerError(f"{self.label}: order names a member twice: {list(self.order)}")
-        if self.order:
-            return np.array([members.index(name) for name in self.order])
-        losses = [METRICS["log_loss"](predictions.labels, slab) for slab in predictions.proba]
-        rank: list[Any] = [(self.costs.get(name, 0.0), losses[i], name) for i, name in enumerate(members)]
-        return np.array(sorted(range(len(members)), key=lambda i: rank[i]))
+    def asked_(self, predictions: Predictions) -> dict[str, float]:
+        """Share of the rows for which each member is asked."""
+        asked = self.stages_(predictions)
+        return {self.members_[m]: float((asked > stage).mean()) for stage, m in enumerate(self.order_)}
+
+    def _require_all(self, what: str, given: Collection[str], predictions: Predictions) -> None:
+        differing = sorted(set(predictions.members) ^ set(given))
+        if differing:
+            raise CombinerError(
+                f"{self.label}: {what} and members differ in {differing[:6]}; name each of the "
+                f"{predictions.n_members} members once"
+            )
+
+    def _search(self, predictions: Predictions) -> tuple[NDArray[np.int64], Floats]:
+        """Order and thresholds, a stage at a time."""
+        proba, labels, names = predictions.proba, predictions.labels, predictions.members
+        prices = [max(self.costs.get(name, 1.0), 1e-9) for name in names]
+        losses = [METRICS["log_loss"](labels, slab) for slab in proba]
+        # Where several do equally well, the cheapest is asked, then the best.
+        unasked = sorted(range(len(names)), key=lambda m: (prices[m], losses[m], names[m]))
+        right = proba.mean(axis=0, dtype=np.float64).argmax(axis=1) == labels
+        sums = np.zeros(proba.shape[1:])
+        remaining = Remaining.of(right, self.max_loss)
+        order: list[int] = []
+        thresholds: list[float] = []
+        while len(unasked) > 1:
+            found = [
+                remaining.answer((sums[remaining.rows] + proba[m][remaining.rows]) / (len(order) + 1), labels)
+                for m in unasked
+            ]
+            rates = [
+                (len(remaining.rows) - len(after.rows)) / prices[m]
+                for m, (_, after) in zip(unasked, found, strict=True)
+            ]
+            best = int(np.argmax(rates))
+            threshold, remaining = found[best]
+            order.append(unasked.pop(best))
+            sums += proba[order[-1]]
+            thresholds.append(threshold)
+        return np.array([*order, *unasked]), np.array(thresholds)
+
+
+@dataclass(frozen=True, eq=False)
+class Remaining:
+    """Rows that no stage has answered yet, and the accuracy that may still be lost on them.
+
+    Attributes:
+        rows: positions, rising.
+        right: bool (all rows), where the mean of all members is right.
+        allowed: rows that may be lost.
+    """
+
+    rows: NDArray[np.intp]
+    right: NDArray[np.bool_]
+    allowed: float
+
+    @staticmethod
+    def of(right: NDArray[np.bool_], max_loss: float) -> Remaining:
+        """Every row."""
+        return Remaining(np.arange(len(right)), right, max_loss * len(right) + 1e-9)
+
+    def answer(self, proba: Floats, labels: Labels) -> tuple[float, Remaining]:
+        """The lowest threshold that may be, and what remains; infinite where it would answer no row.
+
+        Args:
+            proba: what a stage says of the remaining rows, (remaining, classes).
+            labels: of all rows.
+        """
+        if not len(self.rows):
+            return np.inf, self
+        confidence = proba.max(axis=1)
+        falling = np.argsort(-confidence, kind="stable")
+        sure, rows = confidence[falling], self.rows[falling]
+        right = proba.argmax(axis=1)[falling] == labels[rows]
+        lost = np.cumsum(self.right[rows].astype(np.int64) - right)
+        ends = np.flatnonzero(np.append(sure[1:] < sure[:-1], True))  # of rows equally sure
+        too_many = np.flatnonzero(lost[ends] > self.allowed)
+        n_ends = too_many[0] if len(too_many) else len(ends)
+        if not n_ends:
+            return np.inf, self
+        last = ends[n_ends - 1]
+        return float(sure[last]), Remaining(
+            np.sort(rows[last + 1 :]), self.right, self.allowed - float(lost[last])
+        )
 
 
 def find_thresholds(stages: Floats, labels: Labels, max_loss: float) -> Floats:
     """Thresholds (stages - 1,) of the means (stages, samples, classes); see `Cascade`."""
-    right = stages.argmax(axis=2) == labels
-    confidence = stages.max(axis=2)
-    left, allowed = np.arange(len(labels)), max_loss * len(labels) + 1e-9
+    remaining = Remaining.of(stages[-1].argmax(axis=1) == labels, max_loss)
     thresholds = np.full(len(stages) - 1, np.inf)
     for s in range(len(thresholds)):
-        falling = left[np.argsort(-confidence[s, left], kind="stable")]
-        lost = np.cumsum(right[-1, falling].astype(np.int64) - right[s, falling])
-        sure = confidence[s, falling]
-        ends = np.flatnonzero(np.append(sure[1:] < sure[:-1], True))[: len(falling)]  # of rows equally sure
-        too_many = np.flatnonzero(lost[ends] > allowed)
-        n_ends = too_many[0] if len(too_many) else len(ends)
-        if n_ends:
-            last = ends[n_ends - 1]
-            thresholds[s] = sure[last]
-            allowed -= lost[last]
-            left = np.sort(falling[last + 1 :])
-        if not len(left):
-            break
+        thresholds[s], remaining = remaining.answer(stages[s][remaining.rows], labels)
     return thresholds
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import CombinerError
 from ..predictions import Predictions
-from .base import Proba
+from .base import Combiner, Proba
 from .composite import Wrapper
 
 
@@ -49,3 +50,14 @@ class Subset(Wrapper):
 
     def _combine_rows(self, predictions: Predictions) -> Proba:
         return self._ask("base", predictions)
+
+    def asked_(self, predictions: Predictions) -> dict[str, float]:
+        """As the base asks them."""
+        base = self.inner_["base"]
+        return base.asked_(predictions.select(base.members_))
+
+    def pruned(self) -> Combiner:
+        """The fitted base itself, which knows no other members."""
+        small = copy.copy(self.inner_["base"].pruned())
+        small.label = self.label
+        return small

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
+
+#: What an image costs only where a member is run for it.
+_OF_RUNNING = ("latency_ms", "latency_32_ms", "flops")
+
+#: What is counted.
+_WHOLE = ("params", "flops", "weights_bytes")
 
 
 @dataclass(frozen=True)
@@ -27,15 +34,24 @@ class Cost:
     weights_bytes: int | None = None
 
     @staticmethod
-    def total(costs: Iterable[Cost]) -> Cost:
-        """The cost of running all of them, one after another; unknown where one of them is.
+    def total(costs: Mapping[str, Cost], asked: Mapping[str, float]) -> Cost:
+        """The cost of running members one after another; unknown where one of theirs is.
 
-        >>> Cost.total([Cost(1.5, 100, 60.0), Cost(2.0, 50, None)]).latency_ms
-        3.5
+        Args:
+            costs: by member.
+            asked: the members that are run, each with the share of images that it is run for; an image then takes
+                that share of its time, while its weights are there all the same.
+
+        >>> Cost.total({"a": Cost(1.5, 100, 60.0), "b": Cost(2.0, 50, None)}, {"a": 1.0, "b": 0.25})
+        Cost(latency_ms=2.0, params=150, train_s=None, latency_32_ms=None, flops=None, weights_bytes=None)
         """
-        items = list(costs)
-        sums = {}
+        sums: dict[str, Any] = {}
         for field in fields(Cost):
-            values = [getattr(cost, field.name) for cost in items]
-            sums[field.name] = None if None in values else sum(values)
+            values = [getattr(costs.get(name, Cost()), field.name) for name in asked]
+            if None in values:
+                continue
+            if field.name in _OF_RUNNING and any(share < 1 for share in asked.values()):
+                values = [share * value for share, value in zip(asked.values(), values, strict=True)]
+            total = sum(values)
+            sums[field.name] = round(total) if field.name in _WHOLE else total
         return Cost(**sums)

@@ -131,7 +131,8 @@ def build_leaderboard(
         predictions: out-of-fold rows of the single models.
         cross_fits: ensembles over them, see `cross_fit`.
         metric: that ranks the rows.
-        costs: of the single models, by name; an ensemble costs the total of the members it uses.
+        costs: of the single models, by name; an ensemble costs the total of the members it uses, a cascade
+            their time as often as it asks them.
         groups: (samples,), rows of one group are resampled together.
         test: score on the test split, by row name.
         details: further columns of the single models, by name.
@@ -160,8 +161,9 @@ def build_leaderboard(
     for row in ranking:
         name, slab = everything.members[row], everything.proba[row]
         ensemble = ensembles.get(name)
-        members = ensemble.combiner.used_members_ if ensemble else (name,)
-        cost = Cost.total((costs or {}).get(m, Cost()) for m in members)
+        asked = ensemble.combiner.asked_(predictions) if ensemble else {name: 1.0}
+        members = tuple(asked)
+        cost = Cost.total(costs or {}, asked)
         gain, to_first = to_single.get(name), to_best.get(name)
         records.append(
             {

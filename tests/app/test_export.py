@@ -11,6 +11,7 @@ from PIL import Image
 from ensembler.app import download, export, jobs, trying
 from ensembler.app.export import bundle_path, command
 from ensembler.bundle.layout import file_digest
+from ensembler.bundle.monitor.history import append
 from ensembler.errors import BundleError, UnreadableImageError
 
 HOSTILE = [
@@ -118,6 +119,34 @@ def test_a_bundle_without_its_card_says_so(open_page, trained):
     target.mkdir(parents=True)
     (target / "bundle.json").write_text("{}")
     assert "is missing" in open_page("export", trained).warning[0].value
+
+
+def batch(p_value):
+    return {
+        "time": "2026-01-01 00:00:00",
+        "images": 40,
+        "threshold": 0.01,
+        "alarm": p_value < 0.01,
+        "tests": [{"name": "embeddings", "adjusted": p_value, "alarm": p_value < 0.01}],
+    }
+
+
+def test_what_monitoring_has_found_is_drawn(open_page, trained, said):
+    target = bundle_path(trained.path, open_page("export", trained).selectbox[0].value)
+    target.mkdir(parents=True)
+    (target / "bundle.json").write_text("{}")
+    app = open_page("export", trained)
+    assert f"ensembler monitor {target} -o {trained.path}/monitor/{target.name} IMAGES" in said(app)
+    assert not app.get("plotly_chart")
+    folder = trained.path / "monitor" / target.name
+    append(folder, batch(0.4))
+    app = open_page("export", trained)
+    assert "The latest batch is like the training data." in [s.value for s in app.success]
+    assert len(app.get("plotly_chart")) == 1
+    append(folder, batch(0.001))
+    app = open_page("export", trained)
+    assert "The latest batch raised an alarm: embeddings." in [e.value for e in app.error]
+    assert "2 batches so far, 1 alarm." in [c.value for c in app.caption]
 
 
 def test_one_job_a_target(tmp_path):

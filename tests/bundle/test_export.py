@@ -19,6 +19,7 @@ from ensembler.bundle import Bundle
 from ensembler.bundle.graph import check, merge
 from ensembler.bundle.layout import CARD, COMBINER_MODEL, INDEX, MODEL
 from ensembler.bundle.options import ExportOptions
+from ensembler.bundle.staged import Stages
 from ensembler.cli import main
 from ensembler.combiners import COMBINERS
 from ensembler.combiners.fold_models import combine_folds
@@ -97,6 +98,35 @@ def test_graph_networks_and_leaderboard_agree(
     np.testing.assert_allclose(networks.combine(said), proba, atol=2e-6)
     np.testing.assert_array_equal(graph.votes(said), votes)
     np.testing.assert_allclose(graph.combine(said), proba, atol=1e-6)
+
+
+def test_a_cascade_runs_no_more_than_it_needs_and_its_card_says_what_that_saves(
+    exported: Callable[..., Path], pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.load(exported("cascade"))
+    assert sorted(bundle.index["graph"]["cascade"]["order"]) == list(range(len(bundle.members)))
+    ran: list[tuple[int, int]] = []
+    answer = Stages.answer
+
+    def counted(self: Stages, run: Any, *sizes: int) -> Any:
+        def one(rows: Any, wanted: Any) -> Any:
+            ran.append((len(rows), int(wanted.sum())))
+            return run(rows, wanted)
+
+        return answer(self, one, *sizes)
+
+    monkeypatch.setattr(Stages, "answer", counted)
+    np.testing.assert_allclose(bundle.predict_pixels(pixels), bundle.answer(pixels)[0], atol=1e-6)
+    assert sum(rows * networks for rows, networks in ran) < len(pixels) * len(bundle.members) * 3
+    assert bundle.predict_pixels(pixels[:0]).shape == (0, len(bundle.classes))
+    *curve, everything = bundle.index["trade_off"]
+    assert everything["asked"] == len(bundle.members)
+    assert all(1 <= point["asked"] <= everything["asked"] for point in curve)
+    assert everything["latency_ms"] > 0
+    card = (exported("cascade") / CARD).read_text()
+    assert "## What the cascade saves" in card
+    assert f"| all members, always | {everything['accuracy']:.4f} |" in card
+    assert "What the cascade saves" not in (exported("mean") / CARD).read_text()
 
 
 @pytest.mark.parametrize("part", ["probe", "lp-ft", "full"])

@@ -1,9 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
 
 from ensembler.combiners.cascade import Cascade, find_thresholds
 from ensembler.errors import CombinerError
 from ensembler.metrics import METRICS
+from ensembler.predictions import Predictions
 
 
 def test_thresholds_by_hand():
@@ -54,23 +57,46 @@ def test_each_row_is_answered_by_the_mean_of_those_it_asked(library):
             assert mean.max() >= combiner.thresholds_[asked[row] - 1]
 
 
-def test_cheap_members_come_first_and_the_cost_is_that_of_those_asked(library):
+def test_the_cost_is_that_of_those_asked(library):
     predictions = library(n_samples=600)
     costs = {"m0": 8.0, "m1": 4.0, "m2": 1.0, "m3": 2.0, "m4": 16.0}
     combiner = Cascade(costs=costs, max_loss=0.02).fit(predictions)
-    assert [combiner.members_[i] for i in combiner.order_] == ["m2", "m3", "m1", "m0", "m4"]
-    asked = combiner.stages_(predictions)
-    spent = np.array([1, 3, 7, 15, 31])[asked - 1]
-    assert combiner.expected_cost_ms_(predictions) == pytest.approx(spent.mean())
-    assert spent.mean() < 31
+    shares = combiner.asked_(predictions)
+    order = [combiner.members_[i] for i in combiner.order_]
+    assert sorted(order) == sorted(shares) == sorted(costs)
+    assert shares[order[0]] == 1.0
+    assert all(shares[a] >= shares[b] for a, b in itertools.pairwise(order))
+    expected = sum(shares[name] * costs[name] for name in order)
+    assert combiner.expected_cost_ms_(predictions) == pytest.approx(expected)
+    assert expected < 31
     with pytest.raises(CombinerError, match="cascade: costs are not known; give them"):
         Cascade().fit(predictions).expected_cost_ms_(predictions)
 
 
-def test_without_costs_the_best_come_first(library):
-    predictions = library()
-    losses = [METRICS["log_loss"](predictions.labels, p) for p in predictions.proba]
-    np.testing.assert_array_equal(Cascade().fit(predictions).order_, np.argsort(losses))
+def test_who_answers_most_for_its_price_comes_first():
+    """One member is always right and sure, one answers one row in four, one is never sure."""
+    labels = np.arange(400) % 2
+    right = np.eye(2)[labels]
+    sure = 0.9 * right + 0.05
+    seldom = np.where((np.arange(400) % 4 == 0)[:, None], sure, 0.5 - 0.04 * (right - 0.5))
+    never = 0.5 + 0.02 * (np.eye(2)[1 - labels] - 0.5)
+    predictions = Predictions.from_arrays(
+        np.stack([never, seldom, sure]).astype(np.float32), labels, members=["never", "seldom", "sure"],
+        classes=["a", "b"], fold=np.arange(400) % 2,
+    )  # fmt: skip
+    for price, first in ((1.0, "sure"), (3.0, "sure"), (1000.0, "seldom")):
+        costs = {"never": 0.001, "seldom": 1.0, "sure": price}
+        combiner = Cascade(costs=costs).fit(predictions)
+        assert combiner.members_[combiner.order_[0]] == first
+    assert Cascade().fit(predictions).asked_(predictions) == {"sure": 1.0, "seldom": 0.0, "never": 0.0}
+
+
+def test_a_found_order_has_the_thresholds_of_that_order(library):
+    predictions = library(n_samples=600)
+    found = Cascade(max_loss=0.02).fit(predictions)
+    given = Cascade(max_loss=0.02, order=tuple(found.members_[i] for i in found.order_)).fit(predictions)
+    np.testing.assert_array_equal(given.order_, found.order_)
+    np.testing.assert_allclose(given.thresholds_, found.thresholds_)
 
 
 @pytest.mark.parametrize(

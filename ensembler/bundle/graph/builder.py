@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 #: Operators of these versions, which onnxruntime 1.20 and later know.
@@ -22,13 +24,16 @@ class GraphBuilder:
 
     Attributes:
         networks: names of the nodes that came from networks: what may be quantised.
+
+    Args:
+        within: the graph of which this one is a branch; names differ from all of its own, and its values are seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, within: GraphBuilder | None = None) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._count = 0
+        self._numbers: Iterator[int] = itertools.count(1) if within is None else within._numbers
         self.networks: list[str] = []
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -81,22 +86,50 @@ class GraphBuilder:
             self.networks.append(copy.name)
         return names[network.graph.output[0].name]
 
+    def inline_if(self, wanted: str, network: onnx.ModelProto, inputs: Mapping[str, str]) -> str:
+        """The same in a branch that only runs where `wanted`, one boolean, is true; elsewhere zeros as many.
+
+        Args:
+            wanted: the condition.
+            network: of one output (rows, numbers), as many rows as its first input.
+            inputs: its inputs -> values here.
+        """
+        then, other = GraphBuilder(self), GraphBuilder(self)
+        answer = then.inline(network, inputs)
+        width = network.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
+        rows = other.op("Shape", next(iter(inputs.values())), start=0, end=1)
+        zeros = other.op(
+            "ConstantOfShape", other.op("Concat", rows, other.constant([width], np.int64), axis=0)
+        )
+        return self.op(
+            "If", wanted, then_branch=then.branch("run", answer), else_branch=other.branch("leave", zeros)
+        )
+
     def model(
-        self, inputs: Sequence[onnx.ValueInfoProto], outputs: Mapping[str, tuple[str, Sequence[int | str]]]
+        self,
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Mapping[str, tuple[str, Sequence[int | str]]],
+        defaults: Mapping[str, NDArray[Any]] | None = None,
     ) -> onnx.ModelProto:
         """The graph as a checked model.
 
         Args:
             inputs: declared.
             outputs: name outside -> (float32 value here, shape).
+            defaults: further inputs, which may be left out -> what they are then.
         """
+        optional = [numpy_helper.from_array(array, name) for name, array in (defaults or {}).items()]
+        inputs = [
+            *inputs, *(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in optional)
+        ]  # fmt: skip
         for name, (value, _) in outputs.items():
             self._nodes.append(helper.make_node("Identity", [value], [name], name=self._name("n")))
         declared = [
             helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape))
             for name, (_, shape) in outputs.items()
         ]
-        graph = helper.make_graph(self._nodes, "ensemble", list(inputs), declared, self._constants)
+        constants = [*self._constants, *optional]
+        graph = helper.make_graph(self._nodes, "ensemble", inputs, declared, constants)
         model = helper.make_model(
             graph,
             producer_name="ensembler",
@@ -106,6 +139,10 @@ class GraphBuilder:
         onnx.checker.check_model(model)
         return model
 
+    def branch(self, name: str, value: str) -> onnx.GraphProto:
+        """What was written so far as a branch of `within`, which ends in a float32 value."""
+        out = helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, None)
+        return helper.make_graph(self._nodes, name, [], [out], self._constants)
+
     def _name(self, kind: str) -> str:
-        self._count += 1
-        return f"{kind}{self._count}"
+        return f"{kind}{next(self._numbers)}"

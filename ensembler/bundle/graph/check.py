@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ...errors import BundleError
 from ...metrics import get_metric
-from ..session import new_session, run_graph
+from ..session import new_session, run_graph, staged_answer
+from ..staged import Stages
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -110,6 +111,7 @@ def compare(
     combine: Combine,
     precision: Precision,
     batch: int,
+    stages: Stages | None = None,
 ) -> Difference:
     """Runs a graph on real images and holds it against what PyTorch said.
 
@@ -120,9 +122,15 @@ def compare(
         combine: the combiner in numpy, from the latter to the former.
         precision: decides what counts as the same.
         batch: images a run.
+        stages: of a cascade, whose answer image by image is compared as well.
     """
-    proba, said = run_graph(new_session(model, "the graph"), sample.pixels, batch)
+    session = new_session(model, "the graph")
+    proba, said = run_graph(session, sample.pixels, batch)
     off = np.abs(proba - expected[0]).max(axis=1)
+    if stages is not None:
+        sizes = (said.shape[1], said.shape[3])
+        proba = staged_answer(session, stages, sample.pixels, sizes, batch)
+        off = np.maximum(off, np.abs(proba - expected[0]).max(axis=1))
     if np.isnan(proba).any() or np.isnan(said).any():
         raise BundleError("the graph answers NaN; use --format torch")
     edge = ties = np.zeros(len(off), np.bool_)

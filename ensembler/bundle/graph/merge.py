@@ -11,7 +11,7 @@ from onnx import helper
 
 from ...combiners import Combiner
 from ...errors import BundleError
-from ..layout import IMAGES, PROBABILITIES, SAID
+from ..layout import IMAGES, PROBABILITIES, SAID, WANTED
 from ..member import Member
 from .builder import GraphBuilder
 from .combiners import combined
@@ -20,7 +20,7 @@ from .ops import Said, axes, mean
 
 
 def ensemble_graph(
-    members: Mapping[str, Member], combiner: Combiner | None, n_classes: int
+    members: Mapping[str, Member], combiner: Combiner | None, n_classes: int, *, staged: bool = False
 ) -> tuple[onnx.ModelProto, list[str]]:
     """The graph of a bundle.
 
@@ -30,6 +30,8 @@ def ensemble_graph(
         members: by name, in the order of the combiner's.
         combiner: fitted; None for one member alone.
         n_classes: two or more.
+        staged: a further input `wanted`, bool (members, folds), says which networks run; it may be left out, and all
+            do. The others' probabilities are without meaning, and so is the ensemble's. See `bundle.staged`.
 
     Returns:
         The model, from `images` uint8 (n, size, size, 3) to `probabilities` float32 (n, classes) and `members` float32
@@ -40,8 +42,8 @@ def ensemble_graph(
     """
     size, n_folds = next(iter(members.values())).image_size, folds_of(members)
     graph = GraphBuilder()
-    networks = _Networks(graph, n_classes)
-    answers = [networks.answers(member) for member in members.values()]
+    networks = _Networks(graph, n_classes, staged)
+    answers = [networks.answers(member, number) for number, member in enumerate(members.values())]
     for i, member in enumerate(members.values()):
         if len(member.temperatures) < n_folds:  # one network beside the fold models of others
             answers[i] = graph.op("Concat", *[answers[i]] * n_folds, axis=1)
@@ -55,7 +57,8 @@ def ensemble_graph(
         PROBABILITIES: (proba, ["n", n_classes]),
         SAID: (said, [len(members), n_folds, "n", n_classes]),
     }
-    return graph.model([images], outputs), graph.networks
+    defaults = {WANTED: np.ones((len(members), n_folds), np.bool_)} if staged else {}
+    return graph.model([images], outputs, defaults), graph.networks
 
 
 def combiner_graph(
@@ -101,23 +104,24 @@ def _over_folds(graph: GraphBuilder, said: str) -> str:
 class _Networks:
     """The networks of a graph, and what they share."""
 
-    def __init__(self, graph: GraphBuilder, n_classes: int) -> None:
-        self._graph, self._n_classes = graph, n_classes
+    def __init__(self, graph: GraphBuilder, n_classes: int, staged: bool) -> None:
+        self._graph, self._n_classes, self._staged = graph, n_classes, staged
         self._planes: str | None = None
         self._normalised: dict[tuple[float, ...], str] = {}
-        self._bodies: dict[tuple[str, str], str] = {}
+        self._bodies: dict[tuple[str, str, int], str] = {}
 
-    def answers(self, member: Member) -> str:
-        """Probabilities float32 (1, folds, n, classes)."""
+    def answers(self, member: Member, number: int) -> str:
+        """Probabilities float32 (1, folds, n, classes) of a member, known by its place."""
         graph = self._graph
         pixels = self._pixels(member)
         if member.body is None:
             models = (model.state_dict() for model in member.models)
             logits = [
-                self._logits(member, network_graph(*self._key(member), state), pixels) for state in models
+                self._logits(member, network_graph(*self._key(member), state), pixels, (number, fold))
+                for fold, state in enumerate(models)
             ]
         else:
-            features = self._features(member, pixels)
+            features = self._features(member, pixels, number)
             logits = [self._head(features, weight, bias) for weight, bias in member.heads]
         proba = [
             graph.op(
@@ -133,8 +137,8 @@ class _Networks:
     def _key(self, member: Member) -> tuple[str, int, int, tuple[int, ...]]:
         return member.architecture, self._n_classes, member.image_size, member.hidden
 
-    def _logits(self, member: Member, network: onnx.ModelProto, pixels: str) -> str:
-        out = self._graph.inline(network, {PIXELS: pixels})
+    def _logits(self, member: Member, network: onnx.ModelProto, pixels: str, which: tuple[int, int]) -> str:
+        out = self._network(network, pixels, which)
         if not member.mirror:
             return out
         halves = self._graph.op("Reshape", out, axes(self._graph, 2, -1, self._n_classes))
@@ -144,16 +148,26 @@ class _Networks:
         graph = self._graph
         return graph.op("Gemm", features, graph.constant(weight), graph.constant(bias), transB=1)
 
-    def _features(self, member: Member, pixels: str) -> str:
+    def _network(self, network: onnx.ModelProto, pixels: str, which: tuple[int, int]) -> str:
+        if not self._staged:
+            return self._graph.inline(network, {PIXELS: pixels})
+        place = [self._graph.constant(i, np.int64) for i in which]
+        row = self._graph.op("Gather", WANTED, place[0], axis=0)
+        return self._graph.inline_if(
+            self._graph.op("Gather", row, place[1], axis=0), network, {PIXELS: pixels}
+        )
+
+    def _features(self, member: Member, pixels: str, number: int) -> str:
         assert member.body is not None
         state = member.body.state_dict()
         digest = hashlib.sha256()
         for name in sorted(member.body_arrays() or {}):
             digest.update(state[name].numpy(force=True).tobytes())
-        key = (digest.hexdigest(), pixels)
+        # Members of a cascade are run apart, so that none runs another's body.
+        key = (digest.hexdigest(), pixels, number if self._staged else 0)
         if key not in self._bodies:
             network = network_graph(member.architecture, 0, member.image_size, (), state)
-            self._bodies[key] = self._graph.inline(network, {PIXELS: pixels})
+            self._bodies[key] = self._network(network, pixels, (number, 0))
         return self._bodies[key]
 
     def _pixels(self, member: Member) -> str:

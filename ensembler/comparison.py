@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .combiners import COMBINERS, Combiner, from_state, make_combiner
+from .combiners.cascade import Cascade
 from .combiners.fold_models import combine_folds
 from .errors import BundleError, CombinerError, PredictionsError, StoreError
 from .evaluation.constrained import best_under, limit_name
@@ -124,8 +125,12 @@ def _limited(store: RunStore, predictions: Predictions, metric: Metric) -> Itera
 
 def _own(store: RunStore, rows: Rows, metric: Metric) -> Iterator[CrossFit]:
     """The ensembles of the config."""
+    costs = {name: cost.latency_ms for name, cost in _costs(store).items()}
     for name, options in _entries(store):
         combiner = make_entry(name, options, metric)
+        if isinstance(combiner, Cascade) and not combiner.costs and set(rows.plain.members) <= set(costs):
+            known = {member: costs[member] for member in rows.plain.members}
+            combiner = Cascade(**(combiner.get_params() | {"costs": known}))
         yield cross_fit(combiner, rows.given_to(combiner), metric, name)
 
 
@@ -254,6 +259,11 @@ def own_names(store: RunStore) -> list[str]:
     """What the ensembles of the config are called, those under its limits included."""
     limits = store.manifest().get("limits", {})
     return [*(name for name, _ in _entries(store)), *(limit_name(**{k: v}) for k, v in limits.items())]
+
+
+def needs_costs(store: RunStore) -> bool:
+    """Whether an ensemble of the run goes by what its members cost to run."""
+    return any(options.get("combiner", name) == Cascade.name for name, options in _entries(store))
 
 
 def make_entry(name: str, options: Mapping[str, Any], metric: Metric) -> Combiner:

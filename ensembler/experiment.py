@@ -257,7 +257,7 @@ class Experiment:
         from .deployment import measure_costs
 
         with self.store.stage("combine"):
-            if self.config.limits.given:
+            if self.config.limits.given or comparison.needs_costs(self.store):
                 measure_costs(self.store, self.config.data.image_size)
             return comparison.combine(self.store)
 

@@ -78,6 +78,11 @@ class CellStore:
         """Folder of the frozen features."""
         return self.path / "features"
 
+    @property
+    def unfinished(self) -> Path:
+        """Folder of the state of Cells in training."""
+        return self.path / "unfinished"
+
     def features_file(self, candidate: Candidate) -> Path:
         """Where the frozen features of a candidate's backbone lie, if a worker has needed them."""
         return self.features / features_name(candidate)

@@ -190,11 +190,13 @@ class Experiment:
             features=self.store.features,
             metric=self.config.metric,
             cells=self.store,
+            unfinished=self.store.unfinished,
         )
         with self.store.stage("sweep"), self._watched(observer) as watchers:
             refined = (lambda: previous or self._previous()) if self.config.refine else None
             sweep = Sweep(self.config, data, backbones, self.store, watchers, began, refined)
             result = sweep.run()
+            self.store.discard_unfinished()
         self._swept = data, sweep.budget
         notes = {(b.name, b.weights.label): b.weights.note for b in backbones}
         searched = self.config.search is not None and "epochs" in self.config.search.space
@@ -299,7 +301,9 @@ class Experiment:
         with self.store.stage("collapse"), self._watched(observer) as watchers:
             metric = get_metric(self.config.metric)
             collapse = Collapse(self.config, data, self.store, watchers, metric, budget, len(candidates))
-            return collapse.run([candidates[name] for name in names], teacher)
+            options = collapse.run([candidates[name] for name in names], teacher)
+            self.store.discard_unfinished()
+            return options
 
     # ------------------------------------------------------------------ pieces
 

@@ -4,6 +4,7 @@
     manifest.json          identity of the run, versions, hardware, stages and their times
     table.parquet          id, path, label, group, split, fold
     oof.npz                bare out-of-fold predictions, in a run made from those alone
+    unfinished/            the state of each Cell in training after its last epoch; there only while a sweep is not over
     features/              frozen features, one file a (backbone, weights)
     cells/<candidate>/<fold>/   result.json  proba.npy  history.parquet  model.safetensors   (whole or absent);
                            the fold of what is trained on every row is "all"
@@ -214,6 +215,10 @@ class RunStore(CellStore):
             if candidate.fine_tuned
         ]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def discard_unfinished(self) -> None:
+        """Deletes what Cells in training have left, when all that is to be trained has been."""
+        shutil.rmtree(self.unfinished, ignore_errors=True)  # what stays is not read again
 
     # ------------------------------------------------------------------ search
 

@@ -174,6 +174,7 @@ class TrainingData:
         emphasis: float32 (samples,), what each row weighs in the training loss, mean 1 over the train rows; None is 1.
         targets: float32 (samples, classes), rows that sum to 1, which the training loss holds predictions against;
             None is the labels.
+        unfinished: folder of the state of Cells in training, see `training.snapshot`; None keeps none.
     """
 
     pixels: Path
@@ -188,6 +189,7 @@ class TrainingData:
     teacher: Path | None = None
     emphasis: NDArray[np.float32] | None = None
     targets: NDArray[np.float32] | None = None
+    unfinished: Path | None = None
 
     def rows(self, fold: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Train, monitor and holdout rows of a fold; of `EVERY_ROW`, all of them to train on and no others."""

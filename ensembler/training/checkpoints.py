@@ -83,6 +83,11 @@ class WeightAverage:
         self._live = [t for t in model.state_dict().values() if t.is_floating_point()]
         self._average = [t.detach().clone() for t in self._live] if decay else []
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The averages themselves, in the order of the model's floating-point state; none where there are none."""
+        return self._average
+
     @torch.no_grad()
     def update(self) -> None:
         """Moves the average towards the weights of this step."""

@@ -34,6 +34,7 @@ from .losses import Goals, TrainingLoss, epoch_order
 from .mixing import mix
 from .optimise import Penalties, make_optimizer
 from .schedules import rate_factor
+from .snapshot import DAMAGED, RepeatedEpoch, Snapshot
 
 #: Below so many images a batch is not halved when memory runs out: BatchNorm would see too few.
 MIN_BATCH = 4
@@ -96,6 +97,7 @@ def fine_tune(
 ) -> Generator[Epoch, None, CellResult]:
     """Trains with gradients; see `Strategy.fit`.
 
+    A Cell that was interrupted goes on after the last epoch that it finished, and first reports those again.
     Where the fold has no monitor rows nothing is chosen: the weights are those of the last epoch, the temperature is 1.
 
     Args:
@@ -158,10 +160,16 @@ def fine_tune(
     )
     average = WeightAverage(model, recipe.ema)
 
-    # Epochs.
+    # What an interrupted training has left.
     history: list[Epoch] = []
     best = BestCheckpoints(recipe.average_best)
-    for epoch in range(1, recipe.epochs + 1):
+    snapshot = Snapshot(job, data, model, optimizer, average, best, history)
+    began -= snapshot.restore()
+    for done in tuple(history):
+        yield RepeatedEpoch(**dataclasses.asdict(done))
+
+    # Epochs.
+    for epoch in range(len(history) + 1, recipe.epochs + 1):
         epoch_began = time.perf_counter()
         torch.manual_seed(_seed(job, "epoch", epoch))  # dropout
         generator = torch.Generator().manual_seed(_seed(job, "augment", epoch))
@@ -223,15 +231,18 @@ def fine_tune(
                 images_per_s=steps * min(batch, len(train)) / trained_s,
             )
         )
+        last = epoch == recipe.epochs or epoch - best.best.epoch >= recipe.patience
+        if not last:  # what is left after the last epoch is shorter than it
+            snapshot.save(time.perf_counter() - began)
         yield history[-1]
-        if epoch - best.best.epoch >= recipe.patience:
+        if last:
             break
     average.close()
     adaptation.finish(model)
     model.eval()
 
     # The average of the best checkpoints, where the monitor set says that it helps.
-    weights, monitor_logits, notes = best.best.weights, best.best.logits, _notes(job)
+    weights, monitor_logits, notes = best.best.weights, best.best.logits, _notes(job, snapshot)
     if len(best.kept) > 1:
         together = best.average()
         backbone.load_arrays(model, together)
@@ -259,11 +270,10 @@ def fine_tune(
     )
 
 
-def _notes(job: CellJob) -> tuple[str, ...]:
-    if job.splits == 1:
-        return ()
+def _notes(job: CellJob, snapshot: Snapshot) -> tuple[str, ...]:
     size = job.candidate.recipe.batch_size
-    return (f"out of memory: batches of {size} in {job.splits} parts",)
+    parts = f"out of memory: batches of {size} in {job.splits} parts"
+    return (*((parts,) if job.splits > 1 else ()), *((DAMAGED,) if snapshot.damaged else ()))
 
 
 def _seed(job: CellJob, *what: object) -> int:

@@ -19,8 +19,9 @@ from .plan import IDLE, Chain, Outcome, Status, Trial
 #: Seconds that the first worker waits for the others to start.
 WARM_UP_S = 60.0
 
-#: What an observer is told of the worker beside the epoch, see `load.gpu_memory`; `pid` is from Tune.
-_WORKER = ("pid", "gpu_bytes", "gpu_total_bytes")
+#: What an observer is told of the worker beside the epoch, see `load.gpu_memory`; `pid` is from Tune, `again` says that
+#: the epoch was trained before its worker died.
+_WORKER = ("pid", "gpu_bytes", "gpu_total_bytes", "again")
 
 
 class TrialWatch(Callback):  # type: ignore[misc]

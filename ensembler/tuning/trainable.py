@@ -15,6 +15,7 @@ from ..errors import EnsemblerError
 from ..training.candidate import CellResult, Epoch, TrainingData
 from ..training.loop import fit_cell
 from ..training.numerics import measure_numerics
+from ..training.snapshot import RepeatedEpoch, discard_snapshot
 from .load import gpu_memory
 from .plan import IDLE, Trial
 
@@ -51,6 +52,8 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called by Ray when this worker takes its next trial; nothing of the last one is left."""
+        if self._run is not None:  # stopped by the scheduler: it will not go on
+            discard_snapshot(self._trial.job, self._data)
         self.cleanup()
         self._begin(new_config)
         return True
@@ -77,13 +80,16 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
                 "error_type": type(error).__name__,
                 "traceback": "" if own else traceback.format_exc(limit=-6),
             }
+        again = report.pop("again", False)
         self._last |= report
         result = {
             **self._last,
             **gpu_memory(),
-            "step_s": time.perf_counter() - began,
+            # What is only said again took its time when it was trained.
+            "step_s": report["seconds"] if again else time.perf_counter() - began,
             "reported": bool(report.get("epoch")),
             "done": "ended" in report,
+            **({"again": True} if again else {}),
         }
         if result["done"]:
             self.cleanup()
@@ -108,5 +114,6 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         except StopIteration as end:
             result: CellResult = end.value
             self._sink.commit_cell(result, self._data.fingerprint)
+            discard_snapshot(self._trial.job, self._data)
             return {"ended": "finished", "score": result.score}
-        return dataclasses.asdict(epoch)
+        return {**dataclasses.asdict(epoch), "again": isinstance(epoch, RepeatedEpoch)}

@@ -96,7 +96,7 @@ def test_a_bundle_on_ray_serve(finished_run: Any, mean_bundle: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ray.init(num_cpus=2, include_dashboard=False, configure_logging=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, configure_logging=False)
     try:
         ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
         ray_serve.run(deployment(mean_bundle, cpus=0.5))

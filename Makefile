@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check app clean
+.PHONY: help demo test slow fuzz check app clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,10 @@ test: $(STAMP)  ## every test that takes seconds
 
 slow: $(STAMP)  ## the tests that take minutes
 	@$(BIN)/python -m pytest -m "slow"
+
+fuzz: $(STAMP)  ## 100,000 broken configs, manifests, images, runs, bundles, addresses (an hour)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz.long --report reports/reliability.md
 
 check: $(STAMP)  ## format, lint, types, docs
 	@scripts/check

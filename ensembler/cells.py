@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ class CellStore:
     """The Cells of a run; holds nothing but the path, so that workers can be sent a copy."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).resolve()
+        self.path = Path(os.path.realpath(path))  # not Path.resolve, which raises for links that go round in circles
 
     @property
     def features(self) -> Path:

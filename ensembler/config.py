@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -391,7 +392,8 @@ def _absolute(value: str, base_dir: Path) -> str:
     if value in WORDS:
         return value
     candidate = base_dir / value
-    return str(candidate.resolve()) if candidate.exists() else value
+    # Not Path's own, which raises where a name is too long.
+    return str(candidate.resolve()) if os.path.exists(candidate) else value  # noqa: PTH110
 
 
 def _check_hyperparameter(loc: tuple[Any, ...], key: str, value: Any, fail: Any) -> None:

@@ -33,7 +33,7 @@ def read_yaml(text: str, path: Path) -> tuple[dict[str, Any], Lines]:
     """Values of a config's text, and the line of each.
 
     Raises:
-        ConfigError: no YAML, no mapping, a key given twice, an alias, or nested without end.
+        ConfigError: no YAML, no mapping, a key given twice, an alias, a tag, or nested without end.
     """
     try:
         _refuse_bombs(text, path)
@@ -57,12 +57,15 @@ def read_yaml(text: str, path: Path) -> tuple[dict[str, Any], Lines]:
 
 
 def _refuse_bombs(text: str, path: Path) -> None:
-    """A few nested aliases stand for billions of nodes, and deep nesting takes quadratic time; configs need neither."""
+    """Nested aliases stand for billions of nodes, deep nesting takes quadratic time, tags name types: configs need none."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             raise ConfigError(f"{path}:{line}: alias *{event.anchor} is not allowed; write the value out")
+        tag = getattr(event, "tag", None)
+        if tag is not None:  # one that somebody wrote: of plain values YAML finds it by itself, later
+            raise ConfigError(f"{path}:{line}: tag {tag[:60]!r} is not allowed; write the value plainly, or in quotes")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH or count > MAX_NODES:
             raise ConfigError(f"{path}:{line}: nested too deeply or too long; this is no config")

@@ -17,8 +17,9 @@ from .config import WORDS
 from .config_text import read_yaml
 from .data import load_table
 from .data.places import cache_dir
-from .data.survey import Survey, printable, survey
-from .errors import ConfigError
+from .data.source import Request
+from .data.survey import Survey, survey
+from .errors import ConfigError, printable
 from .propose import Choice, Hardware, Proposal, propose
 
 WIDTH = 110
@@ -46,7 +47,7 @@ def write_draft(images: str, output: Path | None, show: Callable[[str], object])
     from .reach import hub_out_of_reach
 
     here = Path.cwd()
-    location = (here / Path(images).expanduser()).resolve()
+    location = Request(images, here, cache_dir()).location
     is_word = not location.exists() and (images in WORDS or images.startswith("torchvision:"))
     name = run_name(Path(images.rpartition(":")[2]) if is_word else location)
     file = (output or Path(f"{name}.yaml")).absolute()

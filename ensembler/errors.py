@@ -25,7 +25,10 @@ from collections.abc import Iterable
 
 
 class EnsemblerError(Exception):
-    """Root of every error that the user can mend; its message is one line."""
+    """Root of every error that the user can mend; its message is one line, whatever names and values it quotes."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(EnsemblerError):
@@ -93,3 +96,12 @@ def did_you_mean(value: str, valid: Iterable[str], n: int = 1) -> str:
     if len(names) > 30:
         return f"there are {len(names)} valid names"
     return "valid: " + ", ".join(names)
+
+
+def printable(text: str) -> str:
+    """A name as one line that no terminal and no comment could read as more than text.
+
+    >>> print(printable("a\\nb\\x1b[31m"))
+    a\\nb\\x1b[31m
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

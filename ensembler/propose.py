@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .data.survey import Survey, printable
-from .errors import DataError
+from .data.survey import Survey
+from .errors import DataError, printable
 from .folds import make_folds, stratified_slice
 
 #: From this ratio of the largest to the smallest class on, a model that never names the small one looks good.

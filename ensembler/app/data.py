@@ -13,9 +13,9 @@ import pandas as pd
 import streamlit as st
 
 from ..data.duplicates import PREFIX
-from ..data.survey import Survey, printable, survey
+from ..data.survey import Survey, survey
 from ..data.table import ImageTable
-from ..errors import DataError
+from ..errors import DataError, printable
 from ..figures.data import (
     class_counts_figure,
     class_counts_frame,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from ..data.survey import printable
+from ..errors import printable
 from ..figures import votes_figure
 from .charts import draw
 from .reading import View

@@ -24,8 +24,7 @@ from PIL import Image
 
 from ..data.cache import pixel_folder
 from ..data.decode import preview
-from ..data.survey import printable
-from ..errors import DataError, UnreadableImageError
+from ..errors import DataError, UnreadableImageError, printable
 from ..store import RunStore
 from .reading import Stamp, View, understood
 
@@ -94,7 +93,7 @@ def _thumbnail(path: str, stamp: Stamp, row: int) -> Thumbnail:
         pixels = _decoded(manifest, row, len(paths))
         if pixels is None:
             raise
-        cause = str(error).removeprefix(f"{file.name}: ")
+        cause = str(error).removeprefix(printable(f"{file.name}: "))
         note = f"{file.name}: {cause}; this is the square copy that the models were trained on"
         return Thumbnail(_uri(Image.fromarray(pixels)), printable(note))
 

@@ -24,7 +24,7 @@ import PIL
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from ..errors import DataError, UnreadableImageError
+from ..errors import DataError, UnreadableImageError, printable
 from .decode import DECODER_VERSION, load_pixels
 from .places import cache_dir
 from .table import ImageTable
@@ -250,7 +250,7 @@ def _decode(image: _Image, size: int) -> NDArray[np.uint8] | str:
         return load_pixels(data, size, name=str(image.path))
     except UnreadableImageError as error:
         # The path comes from the table: the same content may lie elsewhere when the reason is read again.
-        return str(error).removeprefix(f"{image.path}: ")
+        return str(error).removeprefix(printable(f"{image.path}: "))
 
 
 def _write_header(file: object, n: int, size: int) -> None:

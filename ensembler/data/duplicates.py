@@ -14,11 +14,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, printable
 from .cache import DecodedImages
 from .decode import header_size
 from .likeness import close_pairs, hashes, likeness, proves, same, thumbnails
-from .survey import printable
 from .table import ImageTable
 
 Kind = Literal["bytes", "near", "mirrored"]

@@ -12,6 +12,9 @@ from typing import Literal, cast
 from ..errors import DataError, did_you_mean
 from .source import Request, Row, Source
 
+#: Characters of a cell or a path that an error shows.
+SHOWN = 300
+
 _SPLITS: dict[str, Literal["oof", "test"]] = {"train": "oof", "oof": "oof", "test": "test"}
 
 
@@ -56,9 +59,10 @@ class Manifest(Source):
         for line in lines:
             cells = _Cells(manifest, line)
             path = _locate(manifest.parent, cells.text(request.path))
-            if not Path(path).is_file():
+            if not os.path.isfile(path):  # noqa: PTH113 - Path's raises where a name is too long
                 raise cells.error(
-                    request.path, f"no such file ({path}); paths are relative to the manifest's folder"
+                    request.path,
+                    f"no such file ({path[:SHOWN]}); paths are relative to the manifest's folder",
                 )
             if path in seen:
                 raise cells.error(request.path, f"is already in {seen[path]}; list each image once")
@@ -87,8 +91,9 @@ class _Cells:
     line: _Line
 
     def error(self, column: str, problem: str) -> DataError:
-        value = self.line.values[column]
-        return DataError(f"{self.manifest}: {self.line.where}, column {column!r}: {value!r} {problem}")
+        value = repr(self.line.values[column])
+        shown = value if len(value) <= SHOWN else f"{value[:SHOWN]}..."
+        return DataError(f"{self.manifest}: {self.line.where}, column {column!r}: {shown} {problem}")
 
     def text(self, column: str) -> str:
         value = self.line.values[column].strip()
@@ -113,7 +118,7 @@ class _Cells:
 
 def _locate(folder: Path, written: str) -> str:
     # Not Path.resolve: it would ask the disk about each part of a path, and follow links out of the folder.
-    return os.path.normpath(folder / Path(written).expanduser())
+    return os.path.normpath(folder / os.path.expanduser(written))  # noqa: PTH111 - Path's raises for unknown users
 
 
 def _identify(folder: Path, path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,19 @@ class Request:
 
     @property
     def location(self) -> Path:
-        """The source as an absolute path."""
-        return (self.base_dir / Path(self.source).expanduser()).resolve()
+        """The source as an absolute path.
+
+        Raises:
+            DataError: it is no path, or nobody may look there.
+        """
+        # Not Path's own, which raise for unknown users and for links that go round in circles.
+        try:
+            path = Path(os.path.realpath(self.base_dir / os.path.expanduser(self.source)))  # noqa: PTH111
+            path.exists()
+        except (OSError, ValueError) as error:
+            cause = getattr(error, "strerror", None) or error
+            raise DataError(f"{self.source[:300]!r}: {cause}; give the path of a folder or a manifest") from error
+        return path
 
 
 class Source(ABC):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, UnreadableImageError
+from ..errors import DataError, UnreadableImageError, printable
 from .decode import header_size
 from .table import ImageTable
 
@@ -165,7 +165,7 @@ def _look(path: Path) -> tuple[bytes, tuple[int, int]] | str:
         data = path.read_bytes()
         size = header_size(data, name=str(path))
     except UnreadableImageError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return str(error).removeprefix(printable(f"{path}: "))
     except OSError as error:
         return error.strerror or str(error)
     return hashlib.blake2b(data, digest_size=20).digest(), size
@@ -174,11 +174,6 @@ def _look(path: Path) -> tuple[bytes, tuple[int, int]] | str:
 def _for_training(names: Sequence[str]) -> int:
     """Position of the part that is most likely to be the one for training."""
     return next((i for i, name in enumerate(names) if name.lower().startswith("train")), 0)
-
-
-def printable(text: str) -> str:
-    """A name as one line that no terminal and no comment could read as more than text."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _ends(items: list[tuple[str, int]]) -> list[tuple[str, int | str]]:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from ..atomic import write_folder
 from ..data.decode import load_pixels
-from ..errors import ConfigError, DataError, EnsemblerError, UnreadableImageError
+from ..errors import ConfigError, DataError, EnsemblerError, UnreadableImageError, printable
 from .augment import BatchAugment
 from .backbone import check_backbone, normalisation
 from .mixing import mix
@@ -90,7 +90,7 @@ def write_previews(
             plain.append(load_pixels(file, size))
             shown.append(i)
         except UnreadableImageError as error:
-            unreadable[i] = str(error).removeprefix(f"{file}: ")
+            unreadable[i] = str(error).removeprefix(printable(f"{file}: "))
     if not plain:
         reason = next(iter(unreadable.values()), "no image was named")
         raise DataError(

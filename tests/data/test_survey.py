@@ -11,8 +11,8 @@ from PIL import Image
 
 from ensembler.data import load_table
 from ensembler.data import survey as survey_mod
-from ensembler.data.survey import Survey, printable, survey
-from ensembler.errors import DataError
+from ensembler.data.survey import Survey, survey
+from ensembler.errors import DataError, printable
 
 
 def _look(root: Path, tmp_path: Path, **options: Any) -> Survey:

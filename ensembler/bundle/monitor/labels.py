@@ -50,11 +50,11 @@ def _from_csv(file: Path, paths: Sequence[Path]) -> dict[Path, str]:
             if not {"path", "label"} <= set(columns):
                 raise DataError(f"{file}: columns {', '.join(columns) or 'none'}; expected path and label")
             rows = [(row["path"], row["label"]) for row in reader if row["path"] and row["label"]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            return _matched(rows, file.parent, paths)
+    except (OSError, RuntimeError, ValueError, csv.Error) as error:  # codecs; paths that are none; links in circles
         raise DataError(
             f"{file}: cannot be read ({error}); give a CSV with the columns path and label"
         ) from error
-    return _matched(rows, file.parent, paths)
 
 
 def _matched(rows: Sequence[tuple[str, str]], home: Path, paths: Sequence[Path]) -> dict[Path, str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..survey import printable
+from ...errors import printable
 
 #: `error`: a run would refuse the data, or its verdict would not hold. `warning`: somebody ought to look. `note`: the
 #: run takes care of it, or it is merely odd.

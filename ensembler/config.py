@@ -279,7 +279,7 @@ class Config(_Settings):
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file; give the path of a config in YAML") from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
+            raise ConfigError(f"{path}: cannot be read ({error}); give a config in YAML, as UTF-8") from error
         return cls.parse(text, path)
 
     @classmethod

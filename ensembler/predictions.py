@@ -403,13 +403,18 @@ class Predictions:
         if self.features is None:
             return
         if len(self.features) != self.n_samples:
-            raise PredictionsError(f"features: {len(self.features)} rows; proba has {self.n_samples}")
+            raise PredictionsError(
+                f"features: {len(self.features)} rows; proba has {self.n_samples}, give one row each"
+            )
         if self.features.shape[1] < 1:
             raise PredictionsError("features: no columns; leave them out instead")
         bad = ~np.isfinite(self.features).all(axis=1)
         if bad.any():
             i = int(np.argmax(bad))
-            raise PredictionsError(f"features: sample {str(self.sample_ids[i])!r} is not finite")
+            shown = json.dumps([round(float(v), 4) for v in self.features[i][:6]])
+            raise PredictionsError(
+                f"features: sample {str(self.sample_ids[i])!r}: {shown} is not finite; give others, or none"
+            )
 
     def _validate_proba(self) -> None:
         for m, name in enumerate(self.members):  # one member at a time: no second cube in memory
@@ -444,7 +449,10 @@ def _as_array(name: str, value: Any, dtype: Any, ndim: int) -> NDArray[Any]:
         raise PredictionsError(f"{name}: {raw.dtype} values; expected numbers")
     array = raw.astype(dtype)  # always a copy of what the caller holds: freezing it must not freeze theirs
     if np.issubdtype(dtype, np.integer) and not np.array_equal(array, raw):
-        raise PredictionsError(f"{name}: values outside the range of {np.dtype(dtype).name}")
+        shown = raw[array != raw][0].item()
+        raise PredictionsError(
+            f"{name}: {shown!r} is outside the range of {np.dtype(dtype).name}; give smaller numbers"
+        )
     return array
 
 

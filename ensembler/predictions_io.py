@@ -102,7 +102,9 @@ def read(path: Path) -> tuple[Predictions, Predictions | None]:
     except FileNotFoundError:
         raise PredictionsError(f"{path}: no such file; give an .npz, .csv or .parquet") from None
     except Exception as error:  # numpy, pandas and pyarrow raise many kinds for a file that is not theirs
-        raise PredictionsError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from error
+        raise PredictionsError(
+            f"{path}: cannot be read as {path.suffix[1:]}: {error}; write it anew"
+        ) from error
     raise PredictionsError(f"{path}: unknown format {path.suffix!r}; give an .npz, .csv or .parquet")
 
 
@@ -129,5 +131,5 @@ def _read_npz(path: Path) -> tuple[Predictions, Predictions | None]:
         )
 
     if "test_proba" in arrays and "test_labels" not in arrays:
-        raise PredictionsError("array 'test_labels' missing beside 'test_proba'")
+        raise PredictionsError("array 'test_labels' missing beside 'test_proba'; give both, or neither")
     return build("", "oof"), build("test_", "test") if "test_proba" in arrays else None

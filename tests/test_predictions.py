@@ -35,7 +35,7 @@ def changed(row, values):
         ({"labels": [0, 0.5, 1]}, "labels: float64 values such as .*; expected integers"),
         ({"fold": None}, "fold: missing"),
         ({"fold": [0, -1, 1]}, "fold: -1 for sample '1'; expected 0 or more"),
-        ({"fold": [0, 70000, 1]}, "fold: values outside the range of int16"),
+        ({"fold": [0, 70000, 1]}, "fold: 70000 is outside the range of int16"),
         ({"fold": [0, 0, 0], "split": "test"}, "fold: 0 for sample '0'; expected -1 on the test split"),
         ({"split": "train", "fold": [0, 0, 1]}, "split: 'train'; expected 'oof' or 'test'"),
         ({"members": ["a", "a"]}, "members: 'a' appears twice"),
@@ -249,7 +249,10 @@ def test_features_of_others_are_copied_and_not_frozen():
         (FEATURES[:2], "features: 2 rows; proba has 3"),
         (FEATURES[0], "features: has 1 dimensions; expected 2"),
         (FEATURES[:, :0], "features: no columns; leave them out"),
-        (np.where(FEATURES == 5, np.nan, FEATURES), "features: sample '1' is not finite"),
+        (
+            np.where(FEATURES == 5, np.nan, FEATURES),
+            "features: sample '1': \\[4.0, NaN, 6.0, 7.0\\] is not finite",
+        ),
         (FEATURES.astype(str), "features: <U32 values; expected numbers"),
     ],
 )

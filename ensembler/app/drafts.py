@@ -125,7 +125,9 @@ def decoded(data: bytes) -> str:
         ConfigError: too long, or not UTF-8.
     """
     if len(data) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"the config: larger than {MAX_CONFIG_BYTES} bytes; this is no config")
+        raise ConfigError(
+            f"the config: larger than {MAX_CONFIG_BYTES} bytes; this is no config, choose another"
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

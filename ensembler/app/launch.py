@@ -93,7 +93,9 @@ def check(text: str, path: Path) -> tuple[Config | None, Problem | None]:
     """
     try:
         if len(text.encode()) > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes; this is no config")
+            raise ConfigError(
+                f"{path}: larger than {MAX_CONFIG_BYTES} bytes; this is no config, choose another"
+            )
         config = Config.parse(text, path)
         planning.require_source(config, read_yaml(text, path)[1], path)
     except EnsemblerError as error:

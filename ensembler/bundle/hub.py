@@ -102,7 +102,7 @@ def fetch(name: str) -> Path:
     api = HfApi(endpoint=constants.ENDPOINT)
     commit = str(_asked(name, lambda: api.model_info(repository, revision=revision).sha))
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
-        raise BundleError(f"{name}: the hub names no commit ({commit[:60]!r})")
+        raise BundleError(f"{name}: the hub names no commit ({commit[:60]!r}); give the folder of a bundle")
     target = home / commit
     if not (target / INDEX).is_file():
         write_folder(target, lambda folder: _download(name, repository, commit, folder), keep_if=_is_bundle)
@@ -127,7 +127,9 @@ def _download(name: str, repository: str, commit: str, folder: Path) -> None:
 
     index = get(INDEX)
     if index.stat().st_size > _INDEX_BYTES:
-        raise BundleError(f"{name}: its {INDEX} has {index.stat().st_size} bytes; it is no bundle of ours")
+        raise BundleError(
+            f"{name}: its {INDEX} has {index.stat().st_size} bytes; it is no bundle, give another name"
+        )
     for file in open_bundle(folder).index["files"]:
         safe_name(folder, file)
         get(file)

@@ -152,7 +152,9 @@ def _index_of(archive: Archive) -> dict[str, Any]:
         raise BundleError(f"{shown}: members is no list of members with their names; export again")
     size, classes = index["image_size"], index["classes"]
     if type(size) is not int or not 1 <= size <= 1 << 14:
-        raise BundleError(f"{shown}: image_size is {size!r:.60}; expected pixels from 1 to {1 << 14}")
+        raise BundleError(
+            f"{shown}: image_size is {size!r:.60}; expected 1 to {1 << 14} pixels; export again"
+        )
     if (
         not isinstance(classes, list)
         or not all(isinstance(name, str) for name in classes)

@@ -60,11 +60,7 @@ def serve(
     from .service import Settings, create_app
 
     given = limits or Limits()
-    if (
-        min(max_batch, given.body_bytes, given.pixels, given.files) < 1
-        or min(given.read_s, 1 + max_wait_s) <= 0
-    ):
-        raise ConfigError("serve: every --max-... and --read-timeout-s is above zero")
+    _require_positive(given, max_batch, max_wait_s)
     ending = _EndAtOnce()
     token = None if token_file is None else read_token(token_file)
     if not is_loopback(address):
@@ -97,6 +93,22 @@ def serve(
             raise ConfigError(
                 f"{address}:{port}: cannot be listened on; see above, or choose another --port"
             ) from error
+
+
+def _require_positive(limits: Limits, max_batch: int, max_wait_s: float) -> None:
+    least = {
+        "--max-batch": (max_batch, 1),
+        "--max-body-mb": (limits.body_bytes / 1e6, 1e-6),
+        "--max-pixels": (limits.pixels, 1),
+        "--max-files": (limits.files, 1),
+    }
+    for name, (value, low) in least.items():
+        if not value >= low:
+            raise ConfigError(f"serve {name} {value:g}: expected {low:g} or more")
+    if not limits.read_s > 0:
+        raise ConfigError(f"serve --read-timeout-s {limits.read_s:g}: expected seconds above 0")
+    if not max_wait_s >= 0:
+        raise ConfigError(f"serve --max-wait-ms {1000 * max_wait_s:g}: expected milliseconds, 0 or more")
 
 
 def read_token(file: Path) -> str:

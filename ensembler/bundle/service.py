@@ -93,7 +93,7 @@ class Service:
             ClientGone: nobody waits for it any more.
         """
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise Refusal(415, "compressed bodies are not read")
+            raise Refusal(415, "compressed bodies are not read; send it as it is")
         body = await read_body(receive, _length(headers), self.limits, self.buffer)
         held = len(body)
         try:
@@ -109,7 +109,7 @@ class Service:
         try:
             self._batcher.reserve(announced)
         except BusyError as error:
-            raise Refusal(429, "too many images are waiting; try again") from error
+            raise Refusal(429, "too many images are waiting; try again later") from error
         try:
             decoded = await asyncio.gather(
                 *(self._in_thread(decode_upload, one, self.bundle.image_size, self.limits) for one in uploads)

@@ -86,12 +86,16 @@ class Buffer:
             Refusal: 429, there is no room.
         """
         if self.held + n > self._limit:
-            raise Refusal(429, "too many bytes are being received; try again")
+            raise Refusal(429, "too many bytes are being received; try again later")
         self.held += n
 
     def give_back(self, n: int) -> None:
         """Counts `n` fewer."""
         self.held -= n
+
+
+def _too_large(limits: Limits) -> Refusal:
+    return Refusal(413, f"the body is larger than {limits.body_bytes} bytes; send fewer or smaller images")
 
 
 async def read_body(receive: Receive, declared: int | None, limits: Limits, buffer: Buffer) -> bytearray:
@@ -107,9 +111,8 @@ async def read_body(receive: Receive, declared: int | None, limits: Limits, buff
         Refusal: 408, 413 or 429.
         ClientGone: the connection was closed.
     """
-    too_large = Refusal(413, f"the body is larger than {limits.body_bytes} bytes")
     if declared is not None and declared > limits.body_bytes:
-        raise too_large
+        raise _too_large(limits)
     body = bytearray()
     more = True
     try:
@@ -120,13 +123,15 @@ async def read_body(receive: Receive, declared: int | None, limits: Limits, buff
                     raise ClientGone
                 part = message.get("body", b"")
                 if len(body) + len(part) > limits.body_bytes:
-                    raise too_large
+                    raise _too_large(limits)
                 buffer.take(len(part))
                 body += part
                 more = message.get("more_body", False)
     except TimeoutError as error:
         buffer.give_back(len(body))
-        raise Refusal(408, f"the body did not arrive within {limits.read_s:g} s") from error
+        raise Refusal(
+            408, f"the body did not arrive within {limits.read_s:g} s; send less, or faster"
+        ) from error
     except (Refusal, ClientGone):
         buffer.give_back(len(body))
         raise
@@ -153,7 +158,7 @@ def split(body: bytearray, content_type: str, limits: Limits) -> list[Upload]:
             415, "send multipart/form-data with files, application/json with base64, or one image as image/*"
         )
     if not uploads:
-        raise Refusal(400, "no image in the request")
+        raise Refusal(400, "no image in the request; send one or more")
     return uploads
 
 
@@ -175,7 +180,7 @@ def _from_json(body: bytearray, limits: Limits) -> list[Upload]:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, "the body is no JSON") from error
+        raise Refusal(400, 'the body is no JSON; expected {"images": ["<base64>", ...]}') from error
     images = value.get("images") if isinstance(value, dict) else None
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise Refusal(400, 'expected {"images": ["<base64>", ...]}')
@@ -189,7 +194,7 @@ def _from_base64(number: int, text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Refusal(400, f"images[{number}] is no base64") from error
+        raise Refusal(400, f"images[{number}] is no base64; encode it") from error
 
 
 def _from_multipart(body: bytearray, boundary: bytes, limits: Limits) -> list[Upload]:
@@ -197,16 +202,16 @@ def _from_multipart(body: bytearray, boundary: bytes, limits: Limits) -> list[Up
     from python_multipart.multipart import MultipartParser
 
     if not boundary:
-        raise Refusal(400, "multipart/form-data without a boundary")
+        raise Refusal(400, "multipart/form-data without a boundary; name it in Content-Type")
     parts = _Parts(limits)
     try:
         parser = MultipartParser(boundary, parts.callbacks())
         parser.write(bytes(body))
         parser.finalize()
     except FormParserError as error:
-        raise Refusal(400, "the body is no multipart/form-data") from error
+        raise Refusal(400, "the body is no multipart/form-data; send it as its Content-Type says") from error
     if not parts.ended:
-        raise Refusal(400, "the body ends before its last boundary")
+        raise Refusal(400, "the body ends before its last boundary; send all of it")
     return parts.uploads
 
 

@@ -107,7 +107,10 @@ def _beside(rows: list[Row], test: list[Row]) -> list[Row]:
     """Both lists in one, the second as test rows; those get another prefix where ids would occur twice."""
     trained_on = [row for row in test if row.split == "oof"]
     if trained_on:
-        raise DataError(f"{trained_on[0].path}: marked as a training image in the source of the test split")
+        raise DataError(
+            f"{trained_on[0].path}: is marked as a training image in the source of the test split; mark it test, or "
+            "leave the split column out there"
+        )
     taken = {row.id for row in rows}
     prefix = ""
     while any(prefix + row.id in taken for row in test):

@@ -136,7 +136,9 @@ def _read(manifest: Path) -> tuple[list[str], list[_Line]]:
         lines = list(_parquet(manifest) if manifest.suffix.lower() == ".parquet" else _csv(manifest))
     except (OSError, ValueError, csv.Error) as error:  # ValueError: pyarrow's and the codecs' errors
         cause = " ".join(str(error).split())
-        raise DataError(f"{manifest}: cannot be read as {manifest.suffix[1:]}: {cause}") from error
+        raise DataError(
+            f"{manifest}: cannot be read as {manifest.suffix[1:]}: {cause}; write it anew"
+        ) from error
     return list(lines.pop(0).values), lines
 
 

@@ -138,7 +138,9 @@ def survey(
     ids = table.ids.tolist()
     unreadable = tuple((i, look) for i, look in zip(ids, looks, strict=True) if isinstance(look, str))
     if len(unreadable) == len(ids):
-        raise DataError(f"{table.paths[0]}: {unreadable[0][1]}; none of the {len(ids)} files is an image")
+        raise DataError(
+            f"{table.paths[0]}: {unreadable[0][1]}; none of the {len(ids)} files can be read; give images"
+        )
     same: dict[bytes, list[str]] = {}
     sizes = []
     counts = Counter(dict.fromkeys(table.classes, 0))

@@ -39,7 +39,10 @@ class SubsetValue(ABC):
         prior = np.tile(counts / counts.sum(), (predictions.n_samples, 1))
         self.empty = metric(predictions.labels, prior)
         if np.isnan(self.empty):
-            raise PredictionsError(f"{metric.name}: undefined on these {predictions.n_samples} rows")
+            raise PredictionsError(
+                f"{metric.name}: undefined on these {predictions.n_samples} rows; choose another metric, "
+                "such as log_loss"
+            )
 
     @abstractmethod
     def growing(self, order: Sequence[int]) -> Floats:

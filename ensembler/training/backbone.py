@@ -144,7 +144,9 @@ def create(
     except _PROBLEMS as error:
         reason = " ".join(str(error).split())
         if weights is None:
-            raise BackboneError(f"backbone {name!r}: cannot be built: {reason[:300]}") from error
+            raise BackboneError(
+                f"backbone {name!r}: cannot be built: {reason[:300]}; choose another"
+            ) from error
         raise WeightsError(
             f"backbone {name!r}: weights {str(weights)!r} do not fit: {reason[:300]}; "
             "give weights of this architecture"
@@ -270,7 +272,7 @@ def head(model: nn.Module) -> nn.Linear | HiddenHead:
     if not isinstance(layer, nn.Linear | HiddenHead):
         kind = type(layer).__name__
         raise BackboneError(
-            f"backbone {type(model).__name__!r}: its head is a {kind}; expected one linear layer"
+            f"backbone {type(model).__name__!r}: its head is a {kind}, and one linear layer is needed; choose another"
         )
     return layer
 

@@ -76,7 +76,9 @@ def _tracing(name: str, image_size: int) -> Iterator[None]:
         yield
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise BackboneError(f"backbone {name!r}: cannot take {image_size} pixels: {reason}") from error
+        raise BackboneError(
+            f"backbone {name!r}: cannot take {image_size} pixels: {reason}; choose another size"
+        ) from error
 
 
 def _saved_bytes(model: nn.Module, image_size: int) -> int:

@@ -52,7 +52,10 @@ def find_weights(backbone: str, weights: str, base_dir: Path) -> Weights:
     else:
         file = (base_dir / weights).resolve()
         if not file.is_file():
-            raise WeightsError(f"backbone {backbone!r}: weights {weights!r}: no such file ({file})")
+            raise WeightsError(
+                f"backbone {backbone!r}: weights {weights!r}: no such file ({file}); "
+                "give its path from the config's folder"
+            )
     with open_weights(file) as header:
         list(header.keys())
     return Weights(f"{file.name}#{_file_digest(file)}", file)

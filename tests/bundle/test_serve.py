@@ -513,8 +513,17 @@ def test_settings_that_cannot_be_are_told(
             read_token(token)
     with pytest.raises(ConfigError, match="no token can be read"):
         read_token(tmp_path / "nowhere")
-    assert main(["serve", "b", "--max-batch", "0"]) == 2
-    assert "above zero" in capsys.readouterr().err
+    for option, wrong, wanted in (
+        ("--max-batch", "0", "1 or more"),
+        ("--max-body-mb", "0", "1e-06 or more"),
+        ("--max-pixels", "-1", "1 or more"),
+        ("--max-files", "0", "1 or more"),
+        ("--read-timeout-s", "0", "seconds above 0"),
+        ("--max-wait-ms", "-1", "milliseconds, 0 or more"),
+        ("--max-wait-ms", "nan", "milliseconds, 0 or more"),
+    ):
+        assert main(["serve", "b", option, wrong]) == 2
+        assert capsys.readouterr().err == f"error: serve {option} {wrong}: expected {wanted}\n"
     assert [is_loopback(a) for a in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "example.org")] == [
         True, True, True, False, False, False]  # fmt: skip
 

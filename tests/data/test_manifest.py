@@ -134,7 +134,7 @@ def test_two_answers_to_where_the_test_rows_are(root: Path) -> None:
     ):
         load(root, text, test=0.5)
     (root / "t.csv").write_text("path,label,split\nimg/3.png,a,train\n")
-    with pytest.raises(DataError, match=r"img/3\.png: marked as a training image"):
+    with pytest.raises(DataError, match=r"img/3\.png: is marked as a training image"):
         load(root, "path,label\nimg/0.png,a\nimg/1.png,b\n", test="t.csv")
 
 

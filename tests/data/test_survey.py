@@ -93,7 +93,7 @@ def test_a_source_without_a_single_image_is_refused(tmp_path: Path) -> None:
     for name in ("ant", "bee"):
         (tmp_path / "x" / name).mkdir(parents=True)
         (tmp_path / "x" / name / "a.png").write_text("no image")
-    with pytest.raises(DataError, match="none of the 2 files is an image"):
+    with pytest.raises(DataError, match="none of the 2 files can be read"):
         _look(tmp_path / "x", tmp_path)
 
 

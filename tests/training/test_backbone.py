@@ -203,7 +203,7 @@ def test_a_head_that_is_no_single_layer_is_refused() -> None:
         def get_classifier(self) -> Any:
             return nn.Identity()
 
-    with pytest.raises(BackboneError, match="its head is a Identity; expected one linear layer"):
+    with pytest.raises(BackboneError, match="its head is a Identity, and one linear layer is needed"):
         head(Two())
 
 

@@ -82,7 +82,8 @@ def folds_of(members: Mapping[str, Member]) -> int:
     folds = {len(member.temperatures) for member in members.values()}
     if len(sizes) > 1 or len(folds - {1}) > 1:
         raise BundleError(
-            f"members of {sorted(sizes)} pixels and {sorted(folds)} fold models cannot be in one ensemble"
+            f"members of {sorted(sizes)} pixels and {sorted(folds)} fold models cannot be in one "
+            "ensemble; export one of them"
         )
     return max(folds)
 

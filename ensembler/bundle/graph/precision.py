@@ -44,7 +44,7 @@ def half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             continue
         array = numpy_helper.to_array(tensor)
         largest = float(np.abs(array).max())
-        if not largest <= np.finfo(np.float16).max:
+        if not largest <= float(np.finfo(np.float16).max):
             raise BundleError(f"a weight of {largest:g} does not fit float16; export with --precision fp32")
         wide, tensor_name = tensor.name, f"{tensor.name}h"
         tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16), tensor_name))

@@ -38,7 +38,9 @@ def read_labels(source: str, paths: Sequence[Path], classes: Sequence[str]) -> N
                 f"{where}: label {label!r} is no class of the bundle; {did_you_mean(label, classes)}"
             )
     if not given:
-        raise DataError(f"{source}: no path fits any of the {len(paths)} images")
+        raise DataError(
+            f"{source}: no path fits any of the {len(paths)} images, such as {paths[0]}; give paths that end like those"
+        )
     return np.array([code[given[path]] if path in given else -1 for path in paths], np.int64)
 
 

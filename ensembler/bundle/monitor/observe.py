@@ -60,8 +60,8 @@ def observe_files(bundle: Bundle, paths: list[Path], folds: int) -> Batch:
             progress.add(len(chunk.paths) + len(chunk.unreadable))
     if len(kept) < MIN_IMAGES:
         raise DataError(
-            f"{', '.join(map(str, paths))}: {len(kept)} images can be read; at least {MIN_IMAGES} are needed to tell "
-            "drift from chance"
+            f"{', '.join(map(str, paths))}: {len(kept)} images can be read; give {MIN_IMAGES} or more, fewer do not "
+            "tell drift from chance"
         )
     return Batch(kept, concatenate(s for s, _ in parts), np.concatenate([p for _, p in parts]), unreadable)
 

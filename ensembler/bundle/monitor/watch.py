@@ -48,7 +48,9 @@ def monitor(
         DataError: too few images, or labels that do not fit.
     """
     if not 0 < threshold <= 0.5:
-        raise ConfigError(f"--threshold {threshold:g}: a rate of false alarms above 0, and at most 0.5")
+        raise ConfigError(
+            f"--threshold {threshold:g}: expected a rate of false alarms above 0, and at most 0.5"
+        )
     reference = read_reference(bundle_path)
     bundle = Bundle.load(bundle_path)
     batch = observe_files(bundle, paths, reference.folds)

@@ -188,5 +188,7 @@ def read_json(file: Path) -> dict[str, Any]:
             f"{file}: cannot be read ({error}); delete it and run the same command again"
         ) from error
     if not isinstance(value, dict):
-        raise StoreError(f"{file}: holds a {type(value).__name__}; expected an object")
+        raise StoreError(
+            f"{file}: holds a {type(value).__name__} instead of an object; delete it and run the same command again"
+        )
     return value

@@ -147,7 +147,7 @@ def _results(path: str, stamp: Stamp) -> tuple[dict[str, Any], Leaderboard]:  # 
     records = store.leaderboard()
     if records is None:
         if "combine" not in manifest.get("stages", {}):
-            raise NotReadyError(f"{path}: no leaderboard yet")
+            raise NotReadyError(f"{path}: no leaderboard yet; it comes when cross-validation is over")
         from ..comparison import (
             compare,
         )  # brings the combiners, which a leaderboard that is there does not need

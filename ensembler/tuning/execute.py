@@ -91,7 +91,12 @@ def ray_session(address: str | None = None, gpus: int | None = None) -> Iterator
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"at {address!r} (RAY_ADDRESS)" if address else "on this machine"
         reason = " ".join(str(error).split())[:300]
-        raise TrainingError(f"Ray: no cluster can be reached or started {where}: {reason}") from error
+        way_out = (
+            "start it, or unset RAY_ADDRESS" if address else "run `ray stop`, and see that /tmp has room"
+        )
+        raise TrainingError(
+            f"Ray: no cluster can be reached or started {where}: {reason}; {way_out}"
+        ) from error
     try:
         found = ray.cluster_resources()
         yield float(found.get("CPU", 0)), float(found.get("GPU", 0))

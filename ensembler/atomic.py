@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .errors import StoreError
 
 #: Scratch names start with this; whoever lists a folder skips them.
 SCRATCH = ".tmp-"
 
+#: So does what stood where a folder is being replaced; if its writer dies, `clear_scratch` puts it back.
+_OLD = f"{SCRATCH}old-"
 
-def scratch_path(target: Path) -> Path:
+#: What somebody can do about what a disk says; about anything else: mend it.
+_WAYS_OUT = {
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "free space",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+}
+
+
+def scratch_path(target: Path, prefix: str = SCRATCH) -> Path:
     """A name beside the target, on the same file system, that nobody else uses."""
-    return target.with_name(f"{SCRATCH}{uuid.uuid4().hex}-{target.name}")
+    return target.with_name(f"{prefix}{uuid.uuid4().hex}-{target.name}")
 
 
 def sync(path: Path) -> None:
@@ -32,6 +48,9 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+# ---------------------------------------------------------------------- what is said when it fails
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Turns an OSError into a StoreError that names the path, the cause and the way out.
@@ -41,16 +60,55 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except _failures() as error:
-        cause = getattr(error, "strerror", None) or str(error)
+        way_out = _WAYS_OUT.get(getattr(error, "errno", None) or 0, "mend that")
         raise StoreError(
-            f"{path}: cannot be written: {cause}; free space or choose another folder, then run the same command again"
+            f"{path}: cannot be written: {_cause(error)}; {way_out} or choose another folder, then run the same "
+            "command again"
         ) from error
+
+
+@contextmanager
+def reading(
+    path: Path,
+    way_out: str,
+    damage: tuple[type[Exception], ...] = (ValueError,),
+    what: str = "cannot be read",
+) -> Iterator[None]:
+    """The same for what is read.
+
+    Args:
+        path: the file, or the folder of several.
+        way_out: of a file that is missing or damaged. One that the disk does not give may be as good as ever: it is
+            never said to be deleted.
+        damage: what a damaged file raises, beside errors of pyarrow and numpy, which are OSErrors without a number.
+        what: is wrong.
+    """
+    try:
+        yield
+    except (OSError, *damage) as error:
+        if unread(error):
+            way_out = "see to the disk and the permissions, then run the same command again"
+        raise StoreError(f"{path}: {what} ({_cause(error)}); {way_out}") from error
+
+
+def unread(error: BaseException | None) -> bool:
+    """Whether this says that the disk did not give a file, rather than that there is none or that it is damaged."""
+    while isinstance(error, StoreError):
+        error = error.__cause__
+    return isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.ENOTDIR)
+
+
+def _cause(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _failures() -> tuple[type[Exception], ...]:
     """What a full disk raises; safetensors is there only where somebody has written with it."""
     safetensors = sys.modules.get("safetensors")
     return (OSError,) if safetensors is None else (OSError, safetensors.SafetensorError)
+
+
+# ---------------------------------------------------------------------- files
 
 
 def write_file(target: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -62,21 +120,66 @@ def write_file(target: Path, write: Callable[[IO[bytes]], object]) -> None:
     scratch = scratch_path(target)
     with naming(target):
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             with scratch.open("wb") as stream:
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             scratch.replace(target)
-            sync(target.parent)
-        finally:
-            scratch.unlink(missing_ok=True)
+        except BaseException:
+            with suppress(OSError):  # what failed first is what is told
+                scratch.unlink(missing_ok=True)
+            raise
+        sync(target.parent)
 
 
 def write_json(target: Path, value: Any) -> None:
     """Replaces a JSON file; see `write_file`."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
     write_file(target, lambda stream: stream.write(text.encode()))
+
+
+class _NoFile:
+    """A stream of which numpy does not know that a file is behind it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.write = stream.write
+
+
+def write_array(stream: IO[bytes], values: NDArray[Any]) -> None:
+    """Writes an array as `.npy`.
+
+    numpy writes into a real file through C's stdio, and does not look at what closing that says: on a full disk the
+    end of an array would be missing, and nobody told. Through Python's own stream nothing is lost in silence.
+    """
+    np.lib.format.write_array(_NoFile(stream), values, allow_pickle=False)  # type: ignore[arg-type]
+
+
+def remove_file(file: Path) -> None:
+    """Removes a file, where there is one.
+
+    Raises:
+        StoreError: naming path and cause; the file stays.
+    """
+    with naming(file):
+        file.unlink(missing_ok=True)
+        sync(file.parent)
+
+
+# ---------------------------------------------------------------------- folders
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, each on the disk before anything is put into it."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():  # else another process was faster
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+    sync(folder.parent)
 
 
 def write_folder(target: Path, fill: Callable[[Path], object], *, keep_if: Callable[[Path], bool]) -> bool:
@@ -96,7 +199,7 @@ def write_folder(target: Path, fill: Callable[[Path], object], *, keep_if: Calla
     scratch = scratch_path(target)
     with naming(target):
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             scratch.mkdir()
             fill(scratch)
             for file in scratch.rglob("*"):
@@ -108,7 +211,7 @@ def write_folder(target: Path, fill: Callable[[Path], object], *, keep_if: Calla
 
 
 def _place(scratch: Path, target: Path, keep_if: Callable[[Path], bool]) -> bool:
-    old = scratch_path(target)
+    old = scratch_path(target, _OLD)
     if target.exists():
         if keep_if(target):
             return False
@@ -118,9 +221,41 @@ def _place(scratch: Path, target: Path, keep_if: Callable[[Path], bool]) -> bool
     except OSError:
         if target.exists() and keep_if(target):  # another writer of the same content was faster
             return False
-        if old.exists():
-            old.rename(target)
+        with suppress(OSError):  # else the next driver puts it back
+            if old.exists():
+                old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
     sync(target.parent)
     return True
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder by one rename; what cannot be deleted after it is scratch.
+
+    Raises:
+        StoreError: naming path and cause; the folder stays as it is.
+    """
+    scratch = scratch_path(folder)
+    with naming(folder):
+        folder.rename(scratch)
+        sync(folder.parent)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def clear_scratch(folder: Path) -> None:
+    """Removes what killed writers left right in a folder; what one of them was about to replace is put back.
+
+    Raises:
+        StoreError: something cannot be put back.
+    """
+    for path in sorted(folder.glob(f"{SCRATCH}*")):
+        name = path.name[len(_OLD) + 33 :] if path.name.startswith(_OLD) else ""
+        if name and not path.with_name(name).exists():
+            with naming(path.with_name(name)):
+                path.rename(path.with_name(name))
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)

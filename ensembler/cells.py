@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 
-from .atomic import write_folder
+from .atomic import reading, unread, write_array, write_folder
 from .errors import StoreError
 from .training.candidate import EVERY_ROW, Candidate, CellJob, CellResult, features_name
 
 #: What damaged files raise when they are read.
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, SafetensorError)
+DAMAGE = (ValueError, KeyError, TypeError, EOFError, SafetensorError, StoreError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +60,12 @@ class StoredCell:
     def weights(self) -> dict[str, NDArray[Any]]:
         """The stored tensors."""
         with _reading_cell(self.path):
-            return load_file(self.weights_file)
+            return read_tensors(self.weights_file)
 
     def history(self) -> pd.DataFrame:
         """One row an epoch; see `Epoch`."""
-        with _reading_cell(self.path):
-            return pd.read_parquet(self.path / "history.parquet")
+        with _reading_cell(self.path), (self.path / "history.parquet").open("rb") as stream:
+            return pd.read_parquet(stream)
 
 
 class CellStore:
@@ -93,7 +93,11 @@ class CellStore:
         return self.path / "cells" / candidate_id / ("all" if fold == EVERY_ROW else str(fold))
 
     def has_cell(self, job: CellJob, fingerprint: str) -> bool:
-        """Whether this very Cell is finished: same candidate, data, fold and seed."""
+        """Whether this very Cell is finished: same candidate, data, fold and seed.
+
+        Raises:
+            StoreError: the disk does not say; training it again would not be the answer.
+        """
         return _has_key(self.cell_path(job.candidate.id, job.fold), job.key(fingerprint))
 
     def commit_cell(self, result: CellResult, fingerprint: str) -> bool:
@@ -122,9 +126,11 @@ class CellStore:
         history = pd.DataFrame([dataclasses.asdict(e) for e in result.history])
 
         def fill(folder: Path) -> None:
-            save_file(dict(result.weights), folder / "model.safetensors")
-            np.save(folder / "proba.npy", result.proba, allow_pickle=False)
-            history.to_parquet(folder / "history.parquet", index=False)
+            (folder / "model.safetensors").write_bytes(save(dict(result.weights)))
+            with (folder / "proba.npy").open("wb") as stream:
+                write_array(stream, result.proba)
+            with (folder / "history.parquet").open("wb") as stream:
+                history.to_parquet(stream, index=False)
             (folder / "result.json").write_text(json.dumps(record, indent=1, sort_keys=True))
 
         target = self.cell_path(job.candidate.id, job.fold)
@@ -157,10 +163,8 @@ class CellStore:
 
 @contextmanager
 def _reading_cell(path: Path) -> Iterator[None]:
-    try:
+    with reading(path, "delete the folder and run again", DAMAGE, "no readable Cell"):
         yield
-    except UNREADABLE as error:
-        raise StoreError(f"{path}: no readable Cell ({error}); delete the folder and run again") from error
 
 
 def read_if_there(file: Path) -> dict[str, Any]:
@@ -172,7 +176,20 @@ def read_if_there(file: Path) -> dict[str, Any]:
 
 
 def _has_key(folder: Path, key: str) -> bool:
-    return bool(read_if_there(folder / "result.json").get("key") == key)
+    try:
+        return bool(read_json(folder / "result.json").get("key") == key)
+    except StoreError as error:
+        if unread(error):
+            raise
+        return False
+
+
+def read_tensors(file: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of a safetensors file.
+
+    They are read, not mapped: a disk that fails under a mapping kills the process instead of saying so.
+    """
+    return load(file.read_bytes())
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -181,12 +198,8 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         StoreError: it is absent or damaged; names the file and the way out.
     """
-    try:
+    with reading(file, "delete it and run the same command again"):
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{file}: cannot be read ({error}); delete it and run the same command again"
-        ) from error
     if not isinstance(value, dict):
         raise StoreError(
             f"{file}: holds a {type(value).__name__} instead of an object; delete it and run the same command again"

@@ -186,7 +186,14 @@ def load_fits(store: RunStore, predictions: Predictions) -> list[CrossFit]:
 
 
 def compare(store: RunStore, fits: Sequence[CrossFit] | None = None) -> Leaderboard:
-    """Builds the leaderboard from what the run holds, and stores it.
+    """Builds the leaderboard from what the run holds, and stores it; for who holds the run's lock."""
+    board = build(store, fits)
+    store.write_leaderboard(board.to_records())
+    return board
+
+
+def build(store: RunStore, fits: Sequence[CrossFit] | None = None) -> Leaderboard:
+    """The leaderboard of what the run holds; nothing is written.
 
     Test scores are filled in where test predictions have been made; no row's place depends on them.
     """
@@ -195,7 +202,7 @@ def compare(store: RunStore, fits: Sequence[CrossFit] | None = None) -> Leaderbo
     metric = get_metric(manifest["metric"])
     if fits is None:
         fits = load_fits(store, predictions)
-    board = build_leaderboard(
+    return build_leaderboard(
         predictions,
         fits,
         metric,
@@ -205,15 +212,13 @@ def compare(store: RunStore, fits: Sequence[CrossFit] | None = None) -> Leaderbo
         details=manifest.get("details", {}) | row_notes(manifest, fits),
         failed=_failed(manifest),
     )
-    store.write_leaderboard(board.to_records())
-    return board
 
 
 def read_leaderboard(store: RunStore) -> Leaderboard:
-    """The stored leaderboard; rebuilt when it is missing."""
+    """The stored leaderboard; made anew while there is none. Who reads writes nothing: a sweep may be at it."""
     records = store.require().leaderboard()
     if records is None:
-        return compare(store)
+        return build(store)
     return Leaderboard.from_records(records, failed=_failed(store.manifest()))
 
 

@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from .cells import UNREADABLE
+from .atomic import reading
+from .cells import DAMAGE
 from .combiners import Combiner
 from .errors import CombinerError, StoreError
 from .metrics import get_metric
@@ -80,12 +81,8 @@ def best_frozen(store: RunStore) -> Candidate | None:
 
 def _with_features(store: RunStore, predictions: Predictions, source: Candidate) -> Predictions:
     file = store.features_file(source)
-    try:
+    with reading(file, "delete it and run the same command again", DAMAGE):
         features = np.load(file, mmap_mode="r", allow_pickle=False)
-    except UNREADABLE as error:
-        raise StoreError(
-            f"{file}: cannot be read ({error}); delete it and run the same command again"
-        ) from error
     if features.ndim != 2 or len(features) != predictions.n_samples:
         raise StoreError(
             f"{file}: shape {features.shape}, and there are {predictions.n_samples} images; delete it and run the same "

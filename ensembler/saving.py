@@ -48,9 +48,9 @@ def save_ensemble(
         combiner, rows = make_entry(name, options, metric), Rows(store, predictions)
         fit = cross_fit(combiner, rows.given_to(combiner), metric, name, report)
         keep_fit(store, fit)
-        store.update_manifest(**{KEY: [*saved, [name, dict(options)]]})
-        if rows.backbone:
-            store.update_manifest(features_of=rows.backbone)
+        store.drop_leaderboard()
+        source = {"features_of": rows.backbone} if rows.backbone else {}
+        store.update_manifest(**{KEY: [*saved, [name, dict(options)]]}, **source)
         return compare(store, [*fits, fit])
 
 
@@ -65,9 +65,12 @@ def forget_ensemble(store: RunStore, name: str) -> Leaderboard:
         saved = saved_entries(store.manifest())
         if name not in [n for n, _ in saved]:
             raise ConfigError(f"{name!r}: no saved ensemble; {did_you_mean(name, [n for n, _ in saved])}")
-        store.update_manifest(**{KEY: [entry for entry in saved if entry[0] != name]})
         unmet = store.manifest().get("unmet_saved", [])
-        store.update_manifest(unmet_saved=[one for one in unmet if one["name"] != name])
+        store.drop_leaderboard()
+        store.update_manifest(
+            **{KEY: [entry for entry in saved if entry[0] != name]},
+            unmet_saved=[one for one in unmet if one["name"] != name],
+        )
         fits = load_fits(store, store.predictions())
         board = compare(store, fits)
         store.prune_ensembles({fit.name for fit in fits})

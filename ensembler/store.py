@@ -19,6 +19,7 @@ Nothing on disk is a pickle. Reading needs neither torch nor Ray.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 from zipfile import BadZipFile
@@ -37,12 +38,25 @@ import yaml
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pyarrow import parquet
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save
 
-from .atomic import SCRATCH, naming, write_file, write_folder, write_json
-from .cells import UNREADABLE, CellStore, read_if_there, read_json
+from . import __version__
+from .atomic import (
+    clear_scratch,
+    make_folder,
+    naming,
+    reading,
+    remove_file,
+    remove_folder,
+    write_array,
+    write_file,
+    write_folder,
+    write_json,
+)
+from .cells import DAMAGE, CellStore, read_if_there, read_json, read_tensors
 from .errors import RunLockedError, RunMismatchError, StoreError
 from .events import EventReader
+from .footing import require_locks, require_renames
 from .predictions import Predictions
 from .training.candidate import Candidate
 
@@ -58,8 +72,13 @@ class RunStore(CellStore):
         return self.path.name
 
     def exists(self) -> bool:
-        """Whether this folder is a run."""
-        return (self.path / "manifest.json").is_file()
+        """Whether this folder is a run.
+
+        Raises:
+            StoreError: the folder is there, and the disk does not let us look.
+        """
+        with reading(self.path, "give a run's folder"):
+            return (self.path / "manifest.json").is_file()
 
     def require(self) -> RunStore:
         """Itself, or a StoreError when the folder is no run."""
@@ -75,12 +94,14 @@ class RunStore(CellStore):
 
         Raises:
             RunLockedError: naming the process that holds it.
+            StoreError: the folder cannot be written, or its file system has no locks or no atomic rename.
         """
-        fresh = not self.path.exists()
+        holder = self.path / ".driver.json"
         with naming(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            fresh = not self.path.exists()
+            make_folder(self.path)
+            require_locks(self.path)
             lock = FileLock(self.path / ".lock")
-            holder = self.path / ".driver.json"
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -90,12 +111,14 @@ class RunStore(CellStore):
                     f"{who.get('host', 'unknown')} since {who.get('since', 'unknown')}; wait, or stop it first"
                 ) from None
         try:
+            require_renames(self.path)
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": since})
-            self._sweep_scratch()
+            self._clear_up()
             yield
+            self._clear_up()  # of workers that were killed meanwhile
         finally:
-            with naming(self.path):
+            with suppress(OSError):  # a note that is left says nothing while nobody holds the lock
                 holder.unlink(missing_ok=True)
                 if fresh and [p.name for p in self.path.iterdir()] == [".lock"]:
                     shutil.rmtree(self.path)  # refused before anything was written: leave no empty run behind
@@ -106,14 +129,17 @@ class RunStore(CellStore):
         """Whether a driver holds the run, or died while it did."""
         return (self.path / ".driver.json").exists()
 
-    def _sweep_scratch(self) -> None:
-        """Removes what a killed writer left behind; only the holder of the lock may."""
-        for pattern in (f"{SCRATCH}*", f"*/{SCRATCH}*", f"*/*/{SCRATCH}*"):
-            for path in self.path.glob(pattern):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+    def _clear_up(self) -> None:
+        """Removes what a killed writer left behind, and ends the line that it was writing; only a driver may."""
+        for folder in (self.path, *self.path.glob("*/"), *self.path.glob("*/*/")):
+            clear_scratch(folder)
+        log = self.path / "events.jsonl"
+        with naming(log):
+            if log.exists() and log.stat().st_size:
+                with log.open("r+b") as stream:
+                    stream.seek(-1, os.SEEK_END)
+                    if stream.read(1) != b"\n":
+                        stream.write(b"\n")
 
     # ------------------------------------------------------------------ config, manifest, table, events
 
@@ -125,12 +151,24 @@ class RunStore(CellStore):
     def config(self) -> dict[str, Any]:
         """The resolved config; empty for a run made from bare predictions."""
         file = self.path / "config.yaml"
-        return yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+        with reading(file, "run the command that made it again", (ValueError, yaml.YAMLError)):
+            return yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest; empty while there is none."""
+        """The manifest; empty while there is none.
+
+        Raises:
+            StoreError: it is damaged, or of a later version than ours.
+        """
         file = self.path / "manifest.json"
-        return read_json(file) if file.exists() else {}
+        manifest = read_json(file) if file.exists() else {}
+        version = manifest.get("version", MANIFEST_VERSION)
+        if not isinstance(version, int) or version > MANIFEST_VERSION:
+            raise StoreError(
+                f"{file}: version {version!r}, and ensembler {__version__} knows up to {MANIFEST_VERSION}: a later "
+                f"one wrote this run; install that, or choose another folder"
+            )
+        return manifest
 
     def update_manifest(self, **changes: Any) -> dict[str, Any]:
         """Replaces some entries of the manifest and returns all of it."""
@@ -166,7 +204,8 @@ class RunStore(CellStore):
         try:
             yield
         except BaseException as error:
-            self.event("stage", stage=name, state="failed", reason=f"{type(error).__name__}: {error}")
+            with suppress(StoreError):  # what failed first is what is told
+                self.event("stage", stage=name, state="failed", reason=f"{type(error).__name__}: {error}")
             raise
         seconds = round(time.perf_counter() - began, 3)
         stages = self.manifest().get("stages", {}) | {name: seconds}
@@ -179,21 +218,25 @@ class RunStore(CellStore):
 
     def table(self) -> pd.DataFrame:
         """Columns id, path, label, group, split, fold."""
-        return pd.read_parquet(self.path / "table.parquet")
+        file = self.path / "table.parquet"
+        with reading(file, "run the command that made it again"), file.open("rb") as stream:
+            return pd.read_parquet(stream)
 
     def event(self, kind: str, **values: Any) -> None:
         """Appends a line to `events.jsonl` by one write, so that a reader never sees half of it."""
-        line = json.dumps({"t": round(time.time(), 3), "kind": kind, **values}, default=str) + "\n"
+        line = (json.dumps({"t": round(time.time(), 3), "kind": kind, **values}, default=str) + "\n").encode()
         with naming(self.path / "events.jsonl"):
             handle = os.open(self.path / "events.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                os.write(handle, line.encode())
+                if os.write(handle, line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(handle)
 
     def events(self) -> list[dict[str, Any]]:
         """Every event so far, oldest first; a line cut short by a crash or a full disk is left out."""
-        return self.follow().read()
+        with reading(self.path / "events.jsonl", "run the same command again"):
+            return self.follow().read()
 
     def follow(self) -> EventReader:
         """Reads the same events as they are written, each once."""
@@ -244,8 +287,10 @@ class RunStore(CellStore):
 
         def fill(folder: Path) -> None:
             (folder / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True, allow_nan=False))
-            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "arrays.safetensors")
-            np.save(folder / "proba.npy", predictions.proba[0], allow_pickle=False)
+            content = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+            (folder / "arrays.safetensors").write_bytes(content)
+            with (folder / "proba.npy").open("wb") as stream:
+                write_array(stream, predictions.proba[0])
 
         write_folder(self.path / "ensembles" / name, fill, keep_if=lambda _: False)
 
@@ -256,14 +301,10 @@ class RunStore(CellStore):
             StoreError: it is absent or damaged.
         """
         folder = self.path / "ensembles" / name
-        try:
+        with reading(folder, "run `ensembler combine` again", DAMAGE, "no readable ensemble"):
             state = read_json(folder / "state.json")
-            arrays = load_file(folder / "arrays.safetensors")
+            arrays = read_tensors(folder / "arrays.safetensors")
             return state, arrays, np.load(folder / "proba.npy", allow_pickle=False)
-        except (*UNREADABLE, StoreError) as error:
-            raise StoreError(
-                f"{folder}: no readable ensemble ({error}); run `ensembler combine` again"
-            ) from error
 
     def ensemble_file(self, name: str) -> Path:
         """Where the cross-fitted probabilities of an ensemble lie: `.npy` float32 (samples, classes)."""
@@ -277,23 +318,25 @@ class RunStore(CellStore):
     def prune_ensembles(self, keep: set[str]) -> None:
         """Deletes stored ensembles that are not among `keep`."""
         for name in set(self.ensembles()) - keep:
-            shutil.rmtree(self.path / "ensembles" / name)
+            remove_folder(self.path / "ensembles" / name)
 
     def write_leaderboard(self, records: list[dict[str, Any]]) -> None:
         """Writes `leaderboard.parquet`."""
         frame = pd.DataFrame(records)
         write_file(self.path / "leaderboard.parquet", lambda stream: frame.to_parquet(stream, index=False))
 
+    def drop_leaderboard(self) -> None:
+        """Before what it was made from changes: until it is written anew, whoever reads makes it from what there is."""
+        remove_file(self.path / "leaderboard.parquet")
+
     def leaderboard(self) -> list[dict[str, Any]] | None:
         """Rows of the leaderboard, best first; None while there is none."""
         file = self.path / "leaderboard.parquet"
         if not file.exists():
             return None
-        try:
+        with reading(file, "delete it, it is rebuilt"), file.open("rb") as stream:
             # Not by pandas: its JSON rounds, and its floats stand for whole numbers where one is missing.
-            return cast("list[dict[str, Any]]", parquet.read_table(file).to_pylist())
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{file}: cannot be read ({error}); delete it, it is rebuilt") from error
+            return cast("list[dict[str, Any]]", parquet.read_table(stream).to_pylist())
 
     # ------------------------------------------------------------------ fold collapse
 
@@ -391,13 +434,13 @@ class RunStore(CellStore):
         file = self.path / "test.npz"
         if not file.exists():
             return None
-        try:
-            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        except (*UNREADABLE, BadZipFile) as error:
-            raise StoreError(
-                f"{file}: cannot be read ({error}); delete it and run the same command again"
-            ) from error
+        damage = (*DAMAGE, BadZipFile)
+        with (
+            reading(file, "delete it and run the same command again", damage),
+            file.open("rb") as stream,
+            np.load(stream, allow_pickle=False) as arrays,
+        ):
+            return {name: arrays[name] for name in arrays.files}
 
 
 def machine() -> dict[str, Any]:

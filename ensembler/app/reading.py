@@ -148,11 +148,9 @@ def _results(path: str, stamp: Stamp) -> tuple[dict[str, Any], Leaderboard]:  # 
     if records is None:
         if "combine" not in manifest.get("stages", {}):
             raise NotReadyError(f"{path}: no leaderboard yet; it comes when cross-validation is over")
-        from ..comparison import (
-            compare,
-        )  # brings the combiners, which a leaderboard that is there does not need
+        from ..comparison import build  # brings the combiners, which a leaderboard does not need
 
-        board = compare(store)
+        board = build(store)
     else:
         lost = [one for key in ("failed", "unmet_limits", "unmet_saved") for one in manifest.get(key, [])]
         board = Leaderboard.from_records(records, failed=lost)

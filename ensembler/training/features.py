@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..atomic import write_file
+from ..atomic import reading, write_array, write_file
 from .augment import BatchAugment
 from .backbone import batches, create, features, normalisation
 from .candidate import Candidate, TrainingData
@@ -31,8 +31,9 @@ def ensure_features(candidate: Candidate, data: TrainingData, device: torch.devi
         body = data.weights_files.get(candidate.weights)
         model = create(candidate.backbone, len(data.classes), body, image_size=pixels.shape[1])
         values = extract(model, candidate.backbone, pixels, device)
-        write_file(file, lambda stream: np.save(stream, values, allow_pickle=False))
-    loaded: NDArray[np.float32] = np.load(file, mmap_mode="r")
+        write_file(file, lambda stream: write_array(stream, values))
+    with reading(file, "delete it and run the same command again", (ValueError, EOFError)):
+        loaded: NDArray[np.float32] = np.load(file, mmap_mode="r")
     return loaded
 
 

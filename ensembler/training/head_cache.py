@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
-from ..atomic import write_file
-from ..errors import StoreError
+from ..atomic import reading, write_file
 from .candidate import Candidate, TrainingData, digest
 from .features import ensure_features
 from .heads import PENALTIES, LinearHead, fit_heads
@@ -64,10 +63,6 @@ def ensure_head(
             "penalty": np.array([head.penalty for head in heads]),
         }
         write_file(file, lambda stream: stream.write(save(arrays)))
-    try:
-        stored = load_file(file)
+    with reading(file, "delete it and run the same command again", (SafetensorError, KeyError)):
+        stored = load(file.read_bytes())
         return LinearHead(stored["weight"][fold], stored["bias"][fold], float(stored["penalty"][fold]))
-    except (OSError, SafetensorError, KeyError) as error:
-        raise StoreError(
-            f"{file}: cannot be read ({error}); delete it and run the same command again"
-        ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...atomic import unread
 from ...data.cache import pixel_folder
 from ...errors import EnsemblerError
 from ...store import RunStore
@@ -45,6 +46,8 @@ def make_reference(
             return _held_out(store, one, folder, stored, oof_pixels)
         return _tested(store, folder, test_pixels)
     except EnsemblerError as error:
+        if unread(error):  # there are honest rows, and another try may find them
+            raise
         print(f"warning: the bundle cannot be monitored: {error}", file=sys.stderr)
         return None
 

@@ -85,7 +85,9 @@ def reading(
     """
     try:
         yield
-    except (OSError, *damage) as error:
+    except Exception as error:
+        if not isinstance(error, (OSError, *damage)):
+            raise
         if unread(error):
             way_out = "see to the disk and the permissions, then run the same command again"
         raise StoreError(f"{path}: {what} ({_cause(error)}); {way_out}") from error
@@ -152,7 +154,7 @@ def write_array(stream: IO[bytes], values: NDArray[Any]) -> None:
     numpy writes into a real file through C's stdio, and does not look at what closing that says: on a full disk the
     end of an array would be missing, and nobody told. Through Python's own stream nothing is lost in silence.
     """
-    np.lib.format.write_array(_NoFile(stream), values, allow_pickle=False)  # type: ignore[arg-type]
+    np.lib.format.write_array(_NoFile(stream), values, allow_pickle=False)
 
 
 def remove_file(file: Path) -> None:

@@ -107,6 +107,10 @@ def parser() -> argparse.ArgumentParser:
         sub = add(name, verb, summary)
         sub.add_argument("config", type=Path, help="an experiment in YAML")
         sub.add_argument("-o", "--run", type=Path, metavar="RUN", help="run directory (default: runs/<name>)")
+        sub.add_argument(
+            "--fork", type=Path, metavar="NEWRUN",
+            help="go on in a new run, which takes over what is still valid of RUN",
+        )  # fmt: skip
 
     sub = add(
         "combine", _combine, "fit and cross-fit the combiners of a run, or of predictions from anywhere"
@@ -260,6 +264,8 @@ def _run(args: argparse.Namespace) -> None:
     from .experiment import Experiment
 
     experiment = Experiment.from_config(args.config, args.run)
+    if args.fork is not None:
+        experiment = experiment.fork(args.fork)
     _show(experiment.run())
     _show_collapse(experiment.store)
     run = _shown(experiment.store.path)
@@ -272,6 +278,8 @@ def _sweep(args: argparse.Namespace) -> None:
     from .experiment import Experiment
 
     experiment = Experiment.from_config(args.config, args.run)
+    if args.fork is not None:
+        experiment = experiment.fork(args.fork)
     experiment.sweep()
     print(f"next: ensembler combine {_shown(experiment.store.path)}")
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from .config import WORDS, Config
 from .data import load_table
 from .data.cache import DecodedImages, build_cache, pixel_folder
 from .data.places import cache_dir
-from .errors import BackboneError, ConfigError, DataError
+from .errors import BackboneError, ConfigError, DataError, RunMismatchError
 from .folds import Folds, make_folds
 from .predictions import Predictions
 from .store import RunStore, machine
@@ -53,11 +53,13 @@ class Experiment:
     Args:
         config: validated settings.
         store: the run directory.
+        origin: the run that this one is forked from, see `fork`.
     """
 
-    def __init__(self, config: Config, store: RunStore) -> None:
+    def __init__(self, config: Config, store: RunStore, origin: RunStore | None = None) -> None:
         self.config = config
         self.store = store
+        self.origin = origin
 
     @classmethod
     def from_config(cls, path: str | Path, run: str | Path | None = None) -> Experiment:
@@ -84,6 +86,18 @@ class Experiment:
                 f"{store.path}: made from bare predictions, so there is nothing to train or export"
             )
         return cls(Config.load(file), store)
+
+    def fork(self, run: str | Path) -> Experiment:
+        """The same experiment in a new run, which takes over what is still valid of this one and leaves it as it is.
+
+        Raises:
+            StoreError: this is no run, or there is another one in that folder.
+        """
+        from .forking import require_forkable
+
+        store = RunStore(run)
+        require_forkable(self.store, store)
+        return Experiment(self.config, store, self.store)
 
     # ------------------------------------------------------------------ what a user calls
 
@@ -364,7 +378,10 @@ class Experiment:
             # First: a run with an identity and no word of copies began before they were looked for.
             policy = {"duplicates": self.config.data.duplicates, "leaks": self.config.data.leaks}
             self.store.update_manifest(copies={**policy, "out_of_test": moved, **copies.to_dict()})
+        self._refuse_changes(identity, table)
         self.store.claim(identity)
+        if self.origin is not None:
+            self._take_over(self.origin, identity, table)
         self.store.write_config(self.config.resolved())
         frame = table.frame.copy()
         frame.loc[frame["split"] == "oof", "fold"] = folds.assignment
@@ -388,6 +405,28 @@ class Experiment:
             commit=_commit(self.config.base_dir),
         )
         return images, folds
+
+    def _changes(self, run: RunStore, identity: Mapping[str, Any], table: ImageTable) -> list[str]:
+        from .changes import changes
+
+        return changes(run, identity, table.frame, self.config.resolved(), machine()["versions"])
+
+    def _refuse_changes(self, identity: Mapping[str, Any], table: ImageTable) -> None:
+        """Refuses to go on with what is another run, field by field."""
+        found = self._changes(self.store, identity, table)
+        if found:
+            raise RunMismatchError(
+                f"{self.store.path}: made from something else: {'; '.join(found)}; undo that, choose another folder "
+                "with -o, or take over what is still valid into a new run with --fork NEWRUN"
+            )
+
+    def _take_over(self, origin: RunStore, identity: Mapping[str, Any], table: ImageTable) -> None:
+        from .forking import take_over, told
+
+        changed = self._changes(origin, identity, table)
+        forked = take_over(origin, self.store, identity, self.config.metric)
+        self.store.update_manifest(forked={**forked, "changed": changed})
+        print(told(forked, changed), file=sys.stderr)
 
     def _folds(self, table: ImageTable, groups: NDArray[Any] | None) -> Folds:
         settings = self.config.folds
@@ -458,6 +497,17 @@ class Experiment:
         )
 
     def _table(self) -> ImageTable:
+        data = self.config.data
+        try:
+            return self._load_table()
+        except DataError as error:
+            source = (self.config.base_dir / data.source).expanduser()
+            if data.source in WORDS or ":" in data.source or source.exists() or not self.store.exists():
+                raise
+            where = f"if the images have moved, say where they are now: data.source in {self.config.file}"
+            raise DataError(f"{error}; {where}") from error
+
+    def _load_table(self) -> ImageTable:
         data, folds = self.config.data, self.config.folds
         return load_table(
             data.source,

@@ -15,10 +15,8 @@ from pathlib import Path
 from .atomic import naming, scratch_path
 from .errors import StoreError
 
-try:
+if os.name == "posix":  # elsewhere a lock is part of the open file
     import fcntl
-except ImportError:  # Windows, where a lock is part of the open file
-    fcntl = None  # type: ignore[assignment]
 
 #: What a file system says that cannot do a thing, as against one that is full, read-only or broken.
 _UNABLE = {
@@ -39,7 +37,7 @@ def require_locks(folder: Path) -> None:
     Raises:
         StoreError: naming the folder, what its file system lacks, and the way out.
     """
-    if fcntl is None:
+    if os.name != "posix":
         return
     probe = scratch_path(folder / "lock")
     with naming(folder):
@@ -91,7 +89,7 @@ def require_renames(folder: Path) -> None:
                 probe.rename(moved)
             except OSError as error:
                 if error.errno in _UNABLE:
-                    raise _unrenamed(folder, error.strerror) from error
+                    raise _unrenamed(folder, str(error.strerror)) from error
                 raise
             if (moved / "old").read_bytes() != b"new" or (moved / "new").exists():
                 raise _unrenamed(folder, "the old content is still there")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..comparison import load_fits
+from ..forking import told
 from ..predictions import Predictions
 from ..store import RunStore
 from ..training.candidate import Candidate
@@ -85,6 +86,11 @@ def _copies(copies: dict[str, Any] | None) -> str:
     )
 
 
+def _origin(forked: dict[str, Any] | None) -> str:
+    """The run that trainings were taken over from; "" where all were made here."""
+    return "" if forked is None else told(forked, forked["changed"])
+
+
 def provenance_section(store: RunStore, predictions: Predictions) -> str:
     """Command, commit, data, machine and versions."""
     manifest = store.manifest()
@@ -103,6 +109,7 @@ def provenance_section(store: RunStore, predictions: Predictions) -> str:
         ["folds", len(predictions.folds)],
         ["skipped images", len(manifest.get("unreadable", []))],
         ["copies", _copies(manifest.get("copies"))],
+        ["forked from", _origin(manifest.get("forked"))],
         ["stages of the last command", stages],
         ["machine", f"{machine.get('cpus', '?')} CPUs, {machine.get('system', 'unknown')}"],
         ["versions", ", ".join(f"{k} {v}" for k, v in machine.get("versions", {}).items())],

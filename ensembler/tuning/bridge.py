@@ -154,7 +154,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         try:
             yield
         except StoreError as error:
-            self.store_problem = str(error)
+            self.store_problem = self.store_problem or str(error)  # the first is the cause
 
     def _complete(self, trial_id: str, result: dict[str, Any] | None, error: bool) -> None:
         self._idle.discard(trial_id)
@@ -181,10 +181,12 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
             extra=json.loads(result.get("extra", "{}")),
             seconds=self._seconds.pop(trial_id) + float(result.get("step_s", 0.0)),
         )
-        if result.get("error_type") == "StoreError":
-            self.store_problem = reason
+        unstored = result.get("error_type") == "StoreError"
+        if unstored:
+            self.store_problem = self.store_problem or reason
         self._observer.ended(trial, outcome)
-        self._chain.tell(trial, outcome)
+        if not unstored:  # else nothing is put on record: it says nothing of the trial
+            self._chain.tell(trial, outcome)
 
     def _note(self, trial_id: str, result: dict[str, Any]) -> None:
         trial = self._trials.get(trial_id)

@@ -414,7 +414,7 @@ class Campaign:
         broken += self._whole(step)
         again, said = self._call(step)
         if again == 2 and any(done in said for done in step.done):
-            again, said = self._call(dataclasses.replace(step, call=_verb("compare", "{run}")))
+            again, said = self._call(dataclasses.replace(step, call=_verb("combine", "{run}")))
         if again != 0:
             broken.append(f"does not go on: {said[-300:]}")
         else:

@@ -6,7 +6,8 @@ BUNDLE was exported with `--format both`. Without one, five backbones with rando
 folder, `--folds` models each: speed does not depend on what they have learned. Prints
 
 - images a second of the graph over those of the members one after another in eager PyTorch (channels_last, as they are
-  scored), at batch 1 and at batch 32; expect the median of their ratios at 3 or more, and at 1.2 or more;
+  scored), at batch 1 and at batch 32; expect the median of their ratios at 3 or more, and at 1.2 or more. They take
+  turns in two processes, since the threads of the one would wait for work on the cores of the other;
 - seconds from the first import to the first answer in a fresh process; expect 1 or less for five small members.
 """
 
@@ -19,11 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from measure import commit, interleave, ratio, verdict
-from numpy.typing import NDArray
 
 from ensembler.bundle import Bundle
 
@@ -59,36 +60,34 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--folds", type=int, default=1)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--side", choices=("onnx", "torch"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.side:
+        return take_turns(Bundle.load(args.bundle, engine=args.side))
     with tempfile.TemporaryDirectory() as folder:
         bundle = args.bundle or write(Path(folder), args.backbones.split(","), args.folds, args.size)
         report(bundle, args.repeats)
+    return None
 
 
 def report(path: Path, repeats: int) -> None:
     """Measures one bundle."""
-    graph, networks = Bundle.load(path, engine="onnx"), Bundle.load(path, engine="torch")
+    graph = Bundle.load(path, engine="onnx")
     models = len(graph.members) * graph.index["graph"]["folds"]
     print(
         f"commit {commit()}; {len(graph.members)} members, {models} networks, {os.cpu_count()} CPUs, {repeats} rounds"
     )
+    sides = {name: Side(path, engine) for name, engine in (("graph", "onnx"), ("torch", "torch"))}
     for batch, bar in BARS.items():
-        rng = np.random.default_rng(batch)
-        pixels = rng.integers(0, 256, (batch, graph.image_size, graph.image_size, 3), np.uint8)
-        calls = max(1, 32 // batch)
-        times = interleave(
-            {
-                "graph": lambda pixels=pixels, calls=calls: timed(graph, pixels, calls),  # type: ignore[misc]
-                "torch": lambda pixels=pixels, calls=calls: timed(networks, pixels, calls),  # type: ignore[misc]
-            },
-            repeats,
-        )
+        times = interleave({name: partial(side.seconds, batch) for name, side in sides.items()}, repeats)
         faster, low, high = ratio(times, "torch", "graph")
         ours, theirs = (1000 * statistics.median(times[way]) for way in ("graph", "torch"))
         print(
             f"batch {batch}: graph {ours:.1f} ms, PyTorch {theirs:.1f} ms: {faster:.2f} ({low:.2f} to {high:.2f}) "
             f"times as fast, bar {bar}: {verdict(faster, bar, at_least=True)}"
         )
+    for side in sides.values():
+        side.close()
     loads = [first_answer(path) for _ in range(repeats + 1)][1:]
     middle = statistics.median(loads)
     print(
@@ -97,12 +96,41 @@ def report(path: Path, repeats: int) -> None:
     )
 
 
-def timed(bundle: Bundle, pixels: NDArray[np.uint8], calls: int) -> float:
-    """Seconds a batch."""
-    began = time.perf_counter()
-    for _ in range(calls):
+class Side:
+    """A process that holds the bundle in one form and waits for its turn."""
+
+    def __init__(self, path: Path, engine: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(path), "--side", engine],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def seconds(self, batch: int) -> float:
+        """Of a batch."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(batch, file=self._process.stdin, flush=True)
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """Lets it go."""
+        self._process.communicate()
+
+
+def take_turns(bundle: Bundle) -> None:
+    """Answers each batch size on a line of standard input with the seconds of such a batch."""
+    for line in sys.stdin:
+        batch = int(line)
+        rng = np.random.default_rng(batch)
+        pixels = rng.integers(0, 256, (batch, bundle.image_size, bundle.image_size, 3), np.uint8)
         bundle.predict_pixels(pixels)
-    return (time.perf_counter() - began) / calls
+        calls = max(2, 64 // batch)
+        began = time.perf_counter()
+        for _ in range(calls):
+            bundle.predict_pixels(pixels)
+        print((time.perf_counter() - began) / calls, flush=True)
 
 
 def first_answer(path: Path) -> float:

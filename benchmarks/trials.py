@@ -62,6 +62,9 @@ class Clock:
     def epoch(self, trial: Trial, report: Mapping[str, Any]) -> None:
         self._events.epoch(trial, report)
 
+    def retried(self, trial: Trial, reason: str, attempt: int) -> None:
+        self._events.retried(trial, reason, attempt)
+
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         self._events.ended(trial, outcome)
         self.ended_at.append(time.perf_counter())

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from .evaluation.leaderboard import Leaderboard
     from .experiment import Experiment
     from .predictions import Predictions
+
+# No library tells its makers that it is used, or what else is installed, unless whoever runs this has said so. They
+# read these when they are imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 __version__ = "0.1.0"
 

@@ -38,6 +38,11 @@ def _seconds(value: Any) -> Any:
     return value
 
 
+def _seconds_or_auto(value: Any) -> Any:
+    """`auto`, or what `_seconds` reads."""
+    return value if value == "auto" else _seconds(value)
+
+
 def _named(value: Any) -> Any:
     """`name` or `{name: {option: value}}` to `{"name": ..., **options}`."""
     if isinstance(value, str):
@@ -170,10 +175,20 @@ class BoostedSettings(_Settings):
 
 
 class ResourceSettings(_Settings):
-    """What one trial takes; `None` lets the machine decide."""
+    """What one trial takes; `None` lets the machine decide.
+
+    Attributes:
+        cpus: logical ones.
+        gpus: logical ones, or a share of one.
+        stalled_after: seconds without a report after which its worker is ended, and the trial tried again; `auto`
+            derives them from what has been measured, see `tuning/watchdog.py`.
+    """
 
     cpus: Annotated[float, Field(gt=0)] | None = None
     gpus: Annotated[float, Field(ge=0)] | None = None
+    stalled_after: Annotated[
+        Literal["auto"] | Annotated[float, Field(gt=0)], BeforeValidator(_seconds_or_auto)
+    ] = "auto"
 
 
 class NumericsSettings(_Settings):

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray.tune import Callback
+import ray
+from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
 from ..errors import StoreError
 from ..metrics import Metric
+from .deaths import cause_of
 from .plan import IDLE, Chain, Outcome, Status, Trial
+from .watchdog import Standstill, Watchdog
 
 #: Seconds that the first worker waits for the others to start.
 WARM_UP_S = 60.0
@@ -24,15 +27,26 @@ WARM_UP_S = 60.0
 _WORKER = ("pid", "gpu_bytes", "gpu_total_bytes", "again")
 
 
-class TrialWatch(Callback):  # type: ignore[misc]
-    """Tells the searcher when a worker takes a trial, and remembers why Ray gave one up.
+#: Seconds between two looks at who is silent.
+LOOK_EVERY_S = 1.0
 
-    A worker that was killed, or ran out of memory, reports nothing itself.
+
+class TrialWatch(Callback):  # type: ignore[misc]
+    """Sees what Tune does with its workers: tells the searcher when one takes a trial, ends those that hang.
+
+    Args:
+        watchdog: says who hangs.
+        standstill: says when nothing will ever run again; None never does.
     """
 
-    def __init__(self) -> None:
-        self.reasons: dict[str, str] = {}
+    def __init__(self, watchdog: Watchdog | None = None, standstill: Standstill | None = None) -> None:
+        self._watchdog = watchdog or Watchdog()
+        self._standstill = standstill
+        self._running: dict[str, Any] = {}
+        self._hung: dict[str, str] = {}
+        self._looked = -math.inf
         self.on_start: Any = None
+        self.problem = ""
 
     def __reduce__(self) -> Any:
         """Tune writes what it was given to disk: nobody reads it, and a terminal's bars cannot be pickled."""
@@ -41,14 +55,53 @@ class TrialWatch(Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune when a worker takes a trial, again after a retry."""
         del iteration, trials, info
-        self.on_start(trial.trial_id)
+        self._running[trial.trial_id] = trial
+        self._watchdog.began(trial.trial_id, self.on_start(trial.trial_id))
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called by Tune after the last retry."""
+    def heard(self, trial_id: str, step_s: float) -> None:
+        """A worker reported."""
+        self._watchdog.heard(trial_id, step_s)
+
+    def ended(self, trial_id: str) -> str:
+        """A worker has ended with a trial, or died of it; why, if it was ended for hanging, or ""."""
+        self._running.pop(trial_id, None)
+        self._watchdog.ended(trial_id)
+        return self._hung.pop(trial_id, "")
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called by Tune several times a second, whatever happens."""
         del iteration, trials, info
-        error = trial.get_error()
-        lines = str(error).strip().splitlines() or ["its worker died"]
-        self.reasons[trial.trial_id] = lines[-1].strip()
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = now
+        for trial_id, reason in self._watchdog.overdue(now).items():
+            self._hung[trial_id] = reason
+            ray.kill(self._running[trial_id].temporary_state.ray_actor)  # Tune then sees a worker that died
+        if self._standstill is not None:
+            self.problem = self._standstill.problem(
+                now, bool(self._running), lambda: (ray.cluster_resources(), ray.available_resources())
+            )
+
+
+class EndIf(Stopper):  # type: ignore[misc]
+    """Ends the sweep when the watch has found that it cannot go on."""
+
+    def __init__(self, watch: TrialWatch) -> None:
+        self._watch = watch
+
+    def __reduce__(self) -> Any:
+        """See `TrialWatch`."""
+        return type(self), (TrialWatch(),)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether one trial is to stop: the scheduler decides that."""
+        del trial_id, result
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked by Tune after each event."""
+        return bool(self._watch.problem)
 
 
 class PlanSearcher(Searcher):  # type: ignore[misc]
@@ -78,6 +131,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         self._cold = slots
         self._warm_by = math.inf
         self._trials: dict[str, Trial] = {}
+        self._reasons: dict[str, list[str]] = {}
         self._history: dict[str, list[dict[str, Any]]] = {}
         self._seconds: dict[str, float] = {}
         self.store_problem = ""
@@ -126,7 +180,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         self._idle.add(trial_id)
         return {"stage": IDLE, "kind": IDLE}
 
-    def _started(self, trial_id: str) -> None:
+    def _started(self, trial_id: str) -> str:
+        """Takes the start of a trial; returns its backbone, "" for one that keeps a worker alive."""
         if trial_id in self._idle:
             self._alive.add(trial_id)
             self._warm_by = min(self._warm_by, time.monotonic() + WARM_UP_S)
@@ -135,6 +190,24 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
             self._begun.add(trial_id)
             with self._stopping():
                 self._observer.started(self._trials[trial_id], stage.total if stage else 0)
+            return self._trials[trial_id].job.candidate.backbone
+        return ""
+
+    def worker_failed(self, trial_id: str, error: str, again: bool) -> None:
+        """Takes the death of a trial's worker.
+
+        Args:
+            trial_id: of Tune.
+            error: Ray's words.
+            again: whether Tune gives the trial another worker.
+        """
+        reason = self._watch.ended(trial_id) or cause_of(error)
+        reasons = self._reasons.setdefault(trial_id, [])
+        reasons.append(reason)
+        trial = self._trials.get(trial_id)
+        if trial is not None and again:
+            with self._stopping():
+                self._observer.retried(trial, reason, len(reasons))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Passes an epoch on."""
@@ -157,7 +230,9 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
             self.store_problem = self.store_problem or str(error)  # the first is the cause
 
     def _complete(self, trial_id: str, result: dict[str, Any] | None, error: bool) -> None:
+        self._watch.ended(trial_id)
         self._idle.discard(trial_id)
+        reasons = self._reasons.pop(trial_id, [])
         trial = self._trials.pop(trial_id, None)
         if trial is None:
             return
@@ -170,9 +245,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
             scores.append(result["score"])
         best = max(scores, key=lambda s: self._goal.improvement(s, 0.0)) if scores else None
         status: Status = "failed" if error else result.get("ended", "stopped")
-        reason = (
-            result.get("reason", "") if not error else self._watch.reasons.get(trial_id, "its worker died")
-        )
+        reason = result.get("reason", "") if not error else _all_of(reasons)
         outcome = Outcome(
             status=status,
             score=best,
@@ -189,6 +262,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
             self._chain.tell(trial, outcome)
 
     def _note(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._watch.heard(trial_id, float(result.get("step_s", 0.0)))
         trial = self._trials.get(trial_id)
         if trial is None:
             return
@@ -219,3 +293,9 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
+
+
+def _all_of(reasons: list[str]) -> str:
+    """The reasons of one trial's deaths as one: each once, and how often it was tried."""
+    said = "; then ".join(dict.fromkeys(reasons)) or "its worker died"
+    return f"{said} (tried {len(reasons)} times)" if len(reasons) > 1 else said

@@ -23,6 +23,7 @@ from .execute import Observer, execute, ray_session, share_resources, slots_for,
 from .ledger import SweepStore
 from .left_out import LeftOut
 from .plan import Chain, Outcome, Stage, Trial
+from .watchdog import watchdog_for
 
 #: A way of the config -> the kind of candidate that takes the place of the fold models.
 WAYS = {"refit": "refit", "soup": "fold-soup", "distill": "student"}
@@ -184,7 +185,11 @@ class Collapse:
 
             trials = [Trial("collapse", "cell", job, i) for i, job in enumerate(jobs)]
             chain = Chain([lambda: Stage("collapse", trials, note)])
-            execute(chain, self._data, self._store, resources, self._observer, self._metric, slots)
+            watchdog = watchdog_for(self._config.resources.stalled_after, self._data, self._store.manifest)
+            execute(
+                chain, self._data, self._store, resources, self._observer, self._metric, slots,
+                watchdog=watchdog,
+            )  # fmt: skip
         return reasons
 
     def _no_time(self, missing: Mapping[Candidate, Candidate], slots: int) -> dict[str, str]:

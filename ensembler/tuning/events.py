@@ -33,6 +33,10 @@ class EventWriter:
         """See `Observer`."""
         self._log.event("epoch", **_about(trial), **report)
 
+    def retried(self, trial: Trial, reason: str, attempt: int) -> None:
+        """See `Observer`."""
+        self._log.event("retry", attempt=attempt, reason=reason, **_about(trial))
+
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """See `Observer`."""
         self._log.event(

@@ -6,10 +6,12 @@ import logging
 import math
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,15 +19,16 @@ from typing import Any, Protocol
 from ..errors import StoreError, TrainingError
 from ..metrics import Metric
 from ..training.candidate import CellJob, CellResult, Epoch, TrainingData
+from .loopback import on_loopback, warn_if_reachable
 from .plan import Chain, Outcome, Trial
+from .watchdog import Standstill, Watchdog
 
 #: Trains a Cell, pausing after each epoch: `training.loop.fit_cell`.
 Train = Callable[[CellJob, TrainingData], Generator[Epoch, None, CellResult]]
 
-# No usage statistics, no console output of Tune's own, no snapshot of its state more often than needed: our store
+# No console output of Tune's own, no snapshot of its state more often than needed: our store
 # decides what is done. Tune reads these when it is imported.
 _ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
     # Ray starts workers at niceness 15, where anything else on the machine starves them.
@@ -50,6 +53,9 @@ class Observer(Protocol):
     def epoch(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """A trial reported an epoch; the keys are those of `Epoch`, and some about the worker."""
 
+    def retried(self, trial: Trial, reason: str, attempt: int) -> None:
+        """The worker of a trial died, for the `attempt`-th time; the trial is started again by another."""
+
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """A trial ended."""
 
@@ -62,6 +68,11 @@ class TrialResources:
     gpus: float
 
 
+def set_environment() -> None:
+    """Sets what Ray and its workers read from the environment, where nobody has set it otherwise."""
+    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+
+
 @contextmanager
 def ray_session(address: str | None = None, gpus: int | None = None) -> Iterator[tuple[float, float]]:
     """Connects to a cluster, or starts a local one on loopback without a dashboard; yields its (cpus, gpus).
@@ -70,7 +81,7 @@ def ray_session(address: str | None = None, gpus: int | None = None) -> Iterator
         address: of a running cluster; None reads RAY_ADDRESS, and starts a local one if that is unset.
         gpus: logical GPUs of a local cluster; None counts those there are.
     """
-    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    set_environment()
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")
@@ -86,7 +97,7 @@ def ray_session(address: str | None = None, gpus: int | None = None) -> Iterator
             "num_gpus": gpus,
         }
     try:
-        with _quiet():
+        with _quiet(), nullcontext() if address else on_loopback(), _sigterm_as_it_was():
             ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"at {address!r} (RAY_ADDRESS)" if address else "on this machine"
@@ -98,11 +109,22 @@ def ray_session(address: str | None = None, gpus: int | None = None) -> Iterator
             f"Ray: no cluster can be reached or started {where}: {reason}; {way_out}"
         ) from error
     try:
+        if not address:
+            warn_if_reachable()
         found = ray.cluster_resources()
         yield float(found.get("CPU", 0)), float(found.get("GPU", 0))
     finally:
         with _quiet():
             ray.shutdown()
+
+
+@contextmanager
+def _sigterm_as_it_was() -> Iterator[None]:
+    """Keeps what SIGTERM does: Ray has it end the process with 15, which is better than the default alone."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def share_resources(cpus: float, gpus: float, wanted: tuple[float | None, float | None]) -> TrialResources:
@@ -140,6 +162,7 @@ def execute(
     epochs: int = 1,
     train: Train | None = None,
     late: bool = False,
+    watchdog: Watchdog | None = None,
 ) -> None:
     """Runs every trial of a chain; returns when the chain has finished.
 
@@ -155,20 +178,22 @@ def execute(
         epochs: most epochs of such a trial.
         train: trains a Cell; `fit_cell` unless a benchmark measures what is around it.
         late: ask the chain for a trial only when a worker is free, see `PlanSearcher`.
+        watchdog: says which trials hang.
 
     Raises:
         StoreError: a worker could not write a Cell.
+        TrainingError: the cluster has lost what a trial needs.
     """
     from ray import tune
 
-    from .bridge import PlanSearcher, TrialWatch
+    from .bridge import EndIf, PlanSearcher, TrialWatch
     from .scheduler import plan_scheduler
     from .trainable import CellTrainable
 
     # As many trials wait as can run: with one, the worker that has just become free takes it each time, and the
     # start of a second worker, which takes longer than a short trial, is cancelled again and again.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
-    watch = TrialWatch()
+    watch = TrialWatch(watchdog, Standstill(resources.cpus, resources.gpus))
     searcher = PlanSearcher(chain, observer, metric, watch, slots, late)
     stopping = plan_scheduler(searcher, metric, scheduler, epochs)
     # Tune keeps snapshots of its own, which nobody reads: they live and die with this call.
@@ -186,6 +211,7 @@ def execute(
                     name="sweep",
                     verbose=0,
                     callbacks=[watch],
+                    stop=EndIf(watch),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
                 ),
@@ -195,6 +221,8 @@ def execute(
         shutil.rmtree(scratch, ignore_errors=True)
     if searcher.store_problem:
         raise StoreError(searcher.store_problem)
+    if watch.problem:
+        raise TrainingError(watch.problem)
     if not chain.finished:
         raise TrainingError("Ray ended the sweep before its last trial; run the same command again to go on")
 

@@ -111,6 +111,10 @@ class PlainProgress:
         """See `Observer`."""
         self._tally.epoch(trial, report)
 
+    def retried(self, trial: Trial, reason: str, attempt: int) -> None:
+        """See `Observer`."""
+        self._say(f"  {describe_retry(trial, reason, attempt)}")
+
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """See `Observer`."""
         self._tally.ended(trial, outcome)
@@ -157,6 +161,10 @@ class TerminalProgress:
         self._tally.epoch(trial, report)
         self._draw()
 
+    def retried(self, trial: Trial, reason: str, attempt: int) -> None:
+        """See `Observer`."""
+        self._bars.console.print(f"  {describe_retry(trial, reason, attempt)}", markup=False)
+
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """See `Observer`."""
         self._tally.ended(trial, outcome)
@@ -186,6 +194,11 @@ class Observers:
         for observer in self._observers:
             observer.epoch(trial, report)
 
+    def retried(self, trial: Trial, reason: str, attempt: int) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.retried(trial, reason, attempt)
+
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """See `Observer`."""
         for observer in self._observers:
@@ -209,3 +222,9 @@ def describe(trial: Trial, outcome: Outcome) -> str:
     score = "" if outcome.score is None else f" {outcome.score:.4f}"
     early = " stopped early" if outcome.status == "stopped" else ""
     return f"{what}{where}{score}{early} in {duration(outcome.seconds)}"
+
+
+def describe_retry(trial: Trial, reason: str, attempt: int) -> str:
+    """One phrase on a trial whose worker died."""
+    what = trial.job.candidate.backbone if trial.kind == "measure" else trial.job.candidate.name
+    return f"{what} fold {trial.job.fold}, attempt {attempt}: {reason}; trying again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,12 @@ def plan_scheduler(searcher: PlanSearcher, metric: Metric, name: str, epochs: in
             if _in_search(trial) and result.get("reported"):
                 super().on_trial_complete(tune_controller, trial, result)
 
+        def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+            # The only call of Tune's for each death of a worker, also the last, before the trial is over.
+            searcher.worker_failed(trial.trial_id, _said(trial), trial.should_recover())
+            if _in_search(trial):
+                super().on_trial_error(tune_controller, trial)
+
         def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
             if _in_search(trial):
                 super().on_trial_remove(tune_controller, trial)
@@ -110,6 +117,12 @@ def plan_scheduler(searcher: PlanSearcher, metric: Metric, name: str, epochs: in
         grace_period=grace_epochs(epochs),
         reduction_factor=2,
     )
+
+
+def _said(trial: Any) -> str:
+    """What Tune has noted of the errors of a trial; its `get_error` looks where they are copied to later, if at all."""
+    file = trial.error_file
+    return Path(file).read_text(encoding="utf-8", errors="replace") if file and Path(file).exists() else ""
 
 
 def _epochs(trial: Any) -> int:

@@ -28,6 +28,7 @@ from .screen import dropped_backbones
 from .select import chance_score, rank
 from .spending import Spending
 from .trials import SearchPlan
+from .watchdog import watchdog_for
 
 #: The fold on which recipes are searched.
 SEARCH_FOLD = 0
@@ -127,6 +128,9 @@ class Sweep:
                     scheduler,
                     self._plan.most_epochs,
                     late=self._spending is not None,
+                    watchdog=watchdog_for(
+                        self.config.resources.stalled_after, self.data, self.store.manifest
+                    ),
                 )
         self._collect()
         return self.result

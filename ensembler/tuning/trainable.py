@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-import traceback
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,7 +35,9 @@ class CellSink(Protocol):
 class CellTrainable(tune.Trainable):  # type: ignore[misc]
     """Runs a `Trial`: a step is an epoch, the last step predicts the holdout and commits the Cell.
 
-    An exception of a trial ends that trial alone: it is reported with its reason, and the worker takes the next.
+    What an `EnsemblerError` says would be said again, since a Cell has the same bits wherever it is trained: it ends
+    that trial alone, is reported with its reason, and the worker takes the next. Any other exception may be the
+    machine's (memory, a disk, a driver): it ends the worker, and Tune gives the trial a fresh one, `RETRIES` times.
     """
 
     _run: Generator[Epoch, None, CellResult] | None
@@ -72,14 +73,8 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
             return {**self._last, "reported": False}
         try:
             report = self._advance()
-        except Exception as error:  # recorded with its reason and shown on the leaderboard
-            own = isinstance(error, EnsemblerError)
-            report = {
-                "ended": "failed",
-                "reason": str(error) if own else f"{type(error).__name__}: {error}",
-                "error_type": type(error).__name__,
-                "traceback": "" if own else traceback.format_exc(limit=-6),
-            }
+        except EnsemblerError as error:  # recorded with its reason and shown on the leaderboard
+            report = {"ended": "failed", "reason": str(error), "error_type": type(error).__name__}
         again = report.pop("again", False)
         self._last |= report
         result = {

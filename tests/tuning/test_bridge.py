@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +16,12 @@ from ensembler.errors import StoreError
 from ensembler.metrics import get_metric
 from ensembler.training.candidate import Candidate, CellJob
 from ensembler.training.recipe import Recipe
+from ensembler.tuning import bridge
 from ensembler.tuning.bridge import PlanSearcher, TrialWatch
 from ensembler.tuning.events import EventWriter
 from ensembler.tuning.plan import IDLE, Chain, Outcome, Stage, Trial
 from ensembler.tuning.scheduler import MIN_TRIALS, MedianRule, plan_scheduler
+from ensembler.tuning.watchdog import NO_NODE_S, Standstill, Watchdog
 
 LOSS = get_metric("log_loss")
 
@@ -38,6 +41,9 @@ class Listener:
 
     def epoch(self, trial: Trial, report: Mapping[str, Any]) -> None:
         self._hear(f"epoch {report['epoch']} of {trial.number}")
+
+    def retried(self, trial: Trial, reason: str, attempt: int) -> None:
+        self._hear(f"retried {trial.number} after {attempt}: {reason}")
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         self._hear(f"ended {trial.number} {outcome.status} {outcome.score} {outcome.reason}".rstrip())
@@ -107,23 +113,82 @@ def test_a_trial_that_the_scheduler_stopped_is_stopped_and_its_last_epoch_counts
     assert [h["epoch"] for h in told[0].history] == [1, 2]
 
 
-def test_a_failure_is_told_with_its_reason(told: list[Outcome]) -> None:
-    searcher, watch = _searcher(told, Listener(), 3)
+def test_a_failure_is_told_with_its_reason(told: list[Outcome], tmp_path: Path) -> None:
+    """As Tune calls: the scheduler at each death of a worker, the searcher after the last."""
+    listener = Listener()
+    searcher, watch = _searcher(told, listener, 3)
     for name in ("t0", "t1", "t2"):
         searcher.suggest(name)
     searcher.on_trial_complete(
         "t0", {"epoch": 0, "score": float("nan"), "ended": "failed", "reason": "loss is nan"}
     )
-    dead = SimpleNamespace(trial_id="t1", get_error=lambda: RuntimeError("trace\nThe actor died"))
-    watch.on_trial_error(0, [], dead)
+    scheduler = plan_scheduler(searcher, LOSS, "asha", 8)
+    for number, again in ((1, True), (2, True), (3, False)):
+        with (tmp_path / "error.txt").open("a") as file:
+            file.write(
+                f"Failure # {number} (occurred at noon)\ntrace\nOSError: {'b' if number == 3 else 'a'}\n"
+            )
+        dead = SimpleNamespace(
+            **vars(_tune_trial(1)),
+            error_file=str(tmp_path / "error.txt"),
+            should_recover=lambda a=again: a,
+        )
+        watch.on_trial_start(0, [], dead)
+        scheduler.on_trial_add(None, dead)
+        scheduler.on_trial_error(None, dead)
     searcher.on_trial_complete("t1", error=True)
-    watch.on_trial_error(0, [], SimpleNamespace(trial_id="t2", get_error=lambda: ""))
     searcher.on_trial_complete("t2", error=True)
     assert [(o.status, o.score, o.reason) for o in told] == [
         ("failed", None, "loss is nan"),
-        ("failed", None, "The actor died"),
+        ("failed", None, "OSError: a; then OSError: b (tried 3 times)"),
         ("failed", None, "its worker died"),
     ]
+    assert [h for h in listener.heard if h.startswith("retried")] == [
+        "retried 1 after 1: OSError: a",
+        "retried 1 after 2: OSError: a",
+    ]
+
+
+def test_a_worker_that_hangs_is_ended_and_its_trial_says_so(
+    told: list[Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    killed: list[str] = []
+    monkeypatch.setattr(bridge.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(bridge.ray, "kill", killed.append)
+    listener = Listener()
+    watch = TrialWatch(Watchdog(10.0))
+    chain = Chain([lambda: Stage("search", _trials(1), lambda _t, o: told.append(o))])
+    searcher = PlanSearcher(chain, listener, LOSS, watch, 1)
+    searcher.suggest("idle")
+    searcher.on_trial_complete("idle", {})
+    searcher.suggest("t0")
+    worker = SimpleNamespace(trial_id="t0", temporary_state=SimpleNamespace(ray_actor="the worker"))
+    watch.on_trial_start(0, [], worker)
+    for second in range(40):
+        now[0] = float(second)
+        if second in (5, 12):
+            searcher.on_trial_result("t0", _result(1 + second // 10, 0.5))
+        watch.on_step_end(0, [])
+        assert killed == (["the worker"] if second >= 22 else []), second
+    searcher.worker_failed("t0", "The actor died because of ray.kill", again=True)
+    assert listener.heard[-1] == "retried 0 after 1: hung: its worker reported nothing for 11 s and was ended"
+
+
+def test_a_cluster_that_has_lost_everything_ends_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(bridge.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(bridge.ray, "cluster_resources", dict)
+    monkeypatch.setattr(bridge.ray, "available_resources", dict)
+    watch = TrialWatch(Watchdog(), Standstill(1, 0))
+    end = bridge.EndIf(watch)
+    assert not end("t0", {})
+    for second in range(int(NO_NODE_S) + 1):
+        assert not end.stop_all()
+        now[0] = float(second)
+        watch.on_step_end(0, [])
+    assert end.stop_all()
+    assert watch.problem.startswith("Ray: no node is left that can run a trial")
 
 
 def test_a_trial_started_again_forgets_the_epochs_of_the_worker_that_died(told: list[Outcome]) -> None:

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow fuzz check app clean
+.PHONY: help demo test slow fuzz mutation check app clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,10 @@ slow: $(STAMP)  ## the tests that take minutes
 fuzz: $(STAMP)  ## 100,000 broken configs, manifests, images, runs, bundles, addresses (an hour)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	@$(BIN)/python -m tests.fuzz.long --report reports/reliability.md
+
+mutation: $(STAMP)  ## small faults in the code, and how many of them the tests notice (hours)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutation]'
+	@$(BIN)/python scripts/mutation.py
 
 check: $(STAMP)  ## format, lint, types, docs
 	@scripts/check

@@ -60,8 +60,7 @@ class Stages:
         unsure = np.ones((n_folds, n_images), np.bool_)
         limits = [*self.thresholds, -np.inf]
         for stage, (member, limit) in enumerate(zip(self.order, limits, strict=True), 1):
-            folds = np.arange(n_folds)
-            for group in [folds] if self.together[member] else folds[:, None]:
+            for group in [np.arange(n_folds)] if self.together[member] else _alike(unsure):
                 rows = np.flatnonzero(unsure[group].any(axis=0))
                 if len(rows):
                     wanted = np.zeros((len(self.order), n_folds), np.bool_)
@@ -76,3 +75,11 @@ class Stages:
         # Like the combiner's own output, each row sums to one before folds are averaged.
         answers /= answers.sum(axis=2, keepdims=True)
         return np.asarray(answers.mean(axis=0), np.float32)
+
+
+def _alike(unsure: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """Folds that are unsure of the same images, and can be asked in one run."""
+    groups: dict[bytes, list[int]] = {}
+    for fold, row in enumerate(unsure):
+        groups.setdefault(row.tobytes(), []).append(fold)
+    return [np.array(group) for group in groups.values()]

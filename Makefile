@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow fuzz mutation check app clean
+.PHONY: help demo test slow faults fuzz mutation check app clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,11 @@ fuzz: $(STAMP)  ## 100,000 broken configs, manifests, images, runs, bundles, add
 mutation: $(STAMP)  ## small faults in the code, and how many of them the tests notice (hours)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutation]'
 	@$(BIN)/python scripts/mutation.py
+
+faults: $(STAMP)  ## 500 kill -9 and a soak of 2,000 Cells, in runs/faults (hours; goes on where it was left)
+	@$(BIN)/python -m tests.faults.kills runs/faults --kills 500
+	@$(BIN)/python -m tests.faults.kills runs/faults --report reports/reliability.md
+	@$(BIN)/python -m tests.faults.soak runs/faults --report reports/reliability.md
 
 check: $(STAMP)  ## format, lint, types, docs
 	@scripts/check

@@ -1,8 +1,8 @@
 """The command line: verbs, and no logic of its own.
 
 Results go to standard output, progress to standard error. Exit 0 done; 2 the user can mend it, one line says how,
-or for `audit` its findings; 3 an alarm of `monitor`; 1 a bug; 130 interrupted. Heavy modules are imported by the verb
-that needs them, so that help comes at once.
+or for `audit` its findings; 3 an alarm of `monitor`; 1 a bug; 130 interrupted, 143 terminated. Heavy modules are
+imported by the verb that needs them, so that help comes at once.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 #: Verb -> what has to be installed for it, where that is not all that trains.
 _EXTRAS = {"predict": "runtime", "serve": "serve", "app": "app", "monitor": "serve", "push": "serve"}
 
+#: Exit code of a process that SIGTERM has ended.
+_TERMINATED = 128 + signal.SIGTERM
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
@@ -39,9 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, SystemExit) as end:
+        return _ended_by_hand(end)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ModuleNotFoundError as error:
@@ -51,6 +56,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         return code or 0
     return 0
+
+
+def _ended_by_hand(end: KeyboardInterrupt | SystemExit) -> int:
+    if isinstance(end, SystemExit) and end.code != _TERMINATED:
+        raise end
+    word, code = ("terminated", _TERMINATED) if isinstance(end, SystemExit) else ("interrupted", 130)
+    print(f"{word}; run the same command again to go on", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Has SIGTERM end what is under way as Ctrl-C does: stages noted, workers ended, temporary files removed."""
+
+    def end(number: int, frame: object) -> None:
+        del number, frame
+        raise SystemExit(_TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _not_installed(error: ModuleNotFoundError, verb: str) -> int:
@@ -266,7 +297,9 @@ def _run(args: argparse.Namespace) -> None:
     experiment = Experiment.from_config(args.config, args.run)
     if args.fork is not None:
         experiment = experiment.fork(args.fork)
-    _show(experiment.run())
+    with _told_to_end():
+        board = experiment.run()
+    _show(board)
     _show_collapse(experiment.store)
     run = _shown(experiment.store.path)
     print("\nNext:")
@@ -280,7 +313,8 @@ def _sweep(args: argparse.Namespace) -> None:
     experiment = Experiment.from_config(args.config, args.run)
     if args.fork is not None:
         experiment = experiment.fork(args.fork)
-    experiment.sweep()
+    with _told_to_end():
+        experiment.sweep()
     print(f"next: ensembler combine {_shown(experiment.store.path)}")
 
 

@@ -1,6 +1,7 @@
 """Killed at any moment, a run goes on: finished Cells stay untouched, and the results are those of a quiet run.
 
-The quiet run is the session's finished one; the killed runs use a copy of its config and images.
+The quiet run is the session's finished one; the killed runs use a copy of its config and images. `make faults` does the
+same hundreds of times (`kills.py`).
 """
 
 from __future__ import annotations
@@ -12,91 +13,46 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
+from ensembler.cli import main
+from ensembler.experiment import Experiment
 from ensembler.store import RunStore
+from tests.faults import kills, soak
+from tests.faults.checks import (
+    differences,
+    finished_cells,
+    repeated_epochs,
+    retrained,
+    touched,
+    trials_of,
+)
+from tests.faults.harness import Driver, Home, Session
+from tests.faults.kills_report import write
+from tests.faults.lives import STAGES, plan_round
+from tests.faults.reading import Watch, read_everything
 
-#: How long a moment may be waited for.
-PATIENCE_S = 120.0
-
-
-class Driver:
-    """`ensembler run` in a process group of its own, with every process that it starts remembered."""
-
-    def __init__(self, config: Path, run: Path) -> None:
-        self.run = run
-        self.log = (run.parent / "driver.log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ensembler", "run", str(config), "-o", str(run)],
-            stdout=self.log,
-            stderr=self.log,
-            start_new_session=True,
-        )
-        self.seen: dict[int, psutil.Process] = {}
-
-    def look(self) -> list[psutil.Process]:
-        try:
-            found = psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
-        self.seen.update({p.pid: p for p in found})
-        return found
-
-    def until(self, moment: Callable[[], bool], pause: float = 0.005) -> None:
-        """Waits for a moment; the driver must not end before it."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not moment():
-            assert self.process.poll() is None, (self.run.parent / "driver.log").read_text()[-3000:]
-            assert time.monotonic() < deadline, "the moment never came"
-            if len(self.seen) < 8:
-                self.look()
-            time.sleep(pause)
-
-    def kill(self) -> None:
-        self.look()
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def finish(self) -> None:
-        assert self.process.wait(PATIENCE_S) == 0, (self.run.parent / "driver.log").read_text()[-3000:]
-
-    def orphans(self) -> list[str]:
-        """Names of this driver's processes that still live."""
-        return [_name(p) for p in self.seen.values() if _alive(p)]
-
-    def close(self) -> None:
-        for process in self.seen.values():
-            if _alive(process):
-                process.kill()
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+Start = Callable[..., Driver]
 
 
 @pytest.fixture
-def start(finished_run: Any, tmp_path: Path) -> Iterator[Callable[[], Driver]]:
+def start(finished_run: Any, tmp_path: Path) -> Iterator[Start]:
     """Starts the run of a copy of the config and the images, again and again in the same folder."""
     for name in ("images", "weights.safetensors", "small.yaml"):
         source = finished_run.home / name
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, tmp_path / name)
+    home = Home(tmp_path, tmp_path / "small.yaml")
     drivers: list[Driver] = []
 
-    def begin() -> Driver:
-        drivers.append(Driver(tmp_path / "small.yaml", tmp_path / "run"))
+    def begin(driver_plan: tuple[str, int] | None = None, worker_plans: tuple[int, ...] = ()) -> Driver:
+        session = Session(tmp_path / f"session-{len(drivers)}", driver_plan, worker_plans)
+        drivers.append(Driver(home, tmp_path / "run", session))
         return drivers[-1]
 
     yield begin
@@ -104,170 +60,90 @@ def start(finished_run: Any, tmp_path: Path) -> Iterator[Callable[[], Driver]]:
         driver.close()
 
 
-def _cells(run: Path) -> dict[Path, tuple[int, int]]:
-    """Inode and time of every file of every finished Cell."""
-    return {
-        file: (file.stat().st_ino, file.stat().st_mtime_ns)
-        for file in (run / "cells").glob("*/[0-9]*/*")
-        if (file.parent / "result.json").exists()
-    }
-
-
-def _assert_same_results(run: Path, quiet: Path) -> None:
-    cells = {p.relative_to(quiet) for p in quiet.glob("cells/*/*/proba.npy")}
-    assert {p.relative_to(run) for p in run.glob("cells/*/*/proba.npy")} == cells
-    for cell in cells:
-        np.testing.assert_array_equal(np.load(run / cell), np.load(quiet / cell), err_msg=str(cell))
-        assert (run / cell.parent / "model.safetensors").read_bytes() == (
-            quiet / cell.parent / "model.safetensors"
-        ).read_bytes()
-    keys = ("name", "cv", "cv_low", "cv_high", "p_value", "fold_scores", "optimism", "test", "members")
-    board, expected = RunStore(run).leaderboard(), RunStore(quiet).leaderboard()
-    assert board is not None
-    assert expected is not None
-    assert [{k: row[k] for k in keys} for row in board] == [{k: row[k] for k in keys} for row in expected]
-    assert not list(run.rglob(".tmp-*"))
-
-
-def _events(run: Path) -> list[dict[str, Any]]:
-    return RunStore(run).events()
-
-
 def _in_stage(run: Path, stage: str, **wanted: Any) -> bool:
     wanted = {"stage": stage, **wanted}
-    return any(wanted.items() <= event.items() for event in _events(run))
+    return any(wanted.items() <= event.items() for event in RunStore(run).events())
 
 
-MOMENTS: dict[str, Callable[[Path], bool]] = {
-    "during the search": lambda run: any(
-        e["kind"] == "epoch" and e["stage"] == "search" for e in _events(run)
-    ),
-    "in the middle of a commit": lambda run: any(run.glob("cells/*/.tmp-*")),
-    "between two cells": lambda run: len(list(run.glob("cells/*/*/result.json"))) >= 3,
-    "in cross-validation": lambda run: _in_stage(run, "crossval", kind="trial", state="started"),
-    "while combining": lambda run: _in_stage(run, "combine", state="running"),
-}
+# ---------------------------------------------------------------------- the short run
 
 
-#: Ray's own agents look for their node once a minute.
-AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-
-
-def _wait_for_the_end_of(driver: Driver, seconds: float = 60.0, but: tuple[str, ...] = AGENTS) -> None:
-    """Ray's processes end by themselves when their driver is gone."""
-
-    def left() -> list[str]:
-        return [name for name in driver.orphans() if not name.startswith(but or ("nothing",))]
-
-    deadline = time.monotonic() + seconds
-    while left() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert left() == []
-
-
-def _kill_a_worker(driver: Driver, moment: Callable[[Path], bool]) -> None:
-    victims: list[psutil.Process] = []
-
-    def working() -> bool:
-        if not moment(driver.run):
-            return False
-        victims[:] = [p for p in driver.look() if _name(p).startswith("ray::") and "Trainable" in _name(p)]
-        return bool(victims)
-
-    driver.until(working)
-    victims[0].kill()
-
-
-def test_killed_during_the_search_and_robbed_of_a_worker_later_a_run_comes_to_the_same_results(
-    start: Callable[[], Driver], finished_run: Any
+def test_driver_and_workers_killed_in_and_between_writes_a_run_comes_to_the_same_results(
+    start: Start, finished_run: Any
 ) -> None:
-    driver = start()
-    driver.until(lambda: MOMENTS["during the search"](driver.run))
-    driver.kill()
-    before = _cells(driver.run)
-    assert before  # the probe was done
-    second = start()
-    _kill_a_worker(second, MOMENTS["in cross-validation"])
-    second.finish()
-    _wait_for_the_end_of(driver)
+    """Two lives: one that dies in the midst of a write of the search, one whose workers die."""
+    with Watch(finished_run.home / "nowhere") as watch:
+        first = start(driver_plan=("search", 4))
+        watch.run_path = first.run
+        assert first.wait() == -signal.SIGKILL
+        assert [note["role"] for note in first.session.deaths()] == ["driver"]
+        before = finished_cells(first.run)
+        assert before  # the probe was done
+        second = start(worker_plans=(9,))
+        assert second.until(lambda: _in_stage(second.run, "crossval", kind="trial", state="started"))
+        second.kill_a_worker(np.random.default_rng(0))
+        assert second.wait() == 0, second.said
+    deaths = [note["role"] for note in second.session.deaths()]
+    assert "worker" in deaths
+    assert watch.rounds > 3
+    assert watch.torn == []
+    assert touched(before, finished_cells(second.run)) == []
+    traces = [first.session.trace(), second.session.trace()]
+    assert retrained(trials_of(before), traces[1]) == []
+    assert all(epochs <= 1 for _, epochs in repeated_epochs(traces))
+    assert differences(second.run, finished_run.run) == []
+    assert first.wait_for_orphans(but=kills.AGENTS) == []
     assert second.orphans() == []
-    after = _cells(driver.run)
-    assert {file: after.get(file) for file in before} == before
-    _assert_same_results(driver.run, finished_run.run)
+
+
+# ---------------------------------------------------------------------- gentler ends
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does_and_is_as_it_was_afterwards(
+    monkeypatch: pytest.MonkeyPatch, finished_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleaned: list[bool] = []
+
+    def run(self: Experiment) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr(Experiment, "run", run)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["run", str(finished_run.config)]) == 143
+    assert cleaned
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert capsys.readouterr().err == "terminated; run the same command again to go on\n"
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_the_middle_of_the_search_is_replaced(
-    start: Callable[[], Driver], finished_run: Any
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1)])
+def test_told_to_end_a_driver_says_how_to_go_on_and_leaves_no_process(
+    number: signal.Signals, times: int, start: Start, finished_run: Any
 ) -> None:
     driver = start()
-    _kill_a_worker(driver, MOMENTS["during the search"])
-    driver.finish()
-    assert driver.orphans() == []
-    _assert_same_results(driver.run, finished_run.run)
-    failed = {f["name"] for f in RunStore(finished_run.run).manifest()["failed"]}
-    assert {f["name"] for f in RunStore(driver.run).manifest()["failed"]} == failed
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline()[:1])
-    except psutil.Error:
-        return ""
-
-
-@pytest.mark.slow
-def test_an_interrupt_ends_the_run_with_130_and_the_next_one_goes_on(
-    start: Callable[[], Driver], finished_run: Any
-) -> None:
-    driver = start()
-    driver.until(lambda: MOMENTS["during the search"](driver.run))
+    assert driver.until(lambda: _in_stage(driver.run, "search", kind="epoch"))
     driver.look()
-    os.kill(driver.process.pid, signal.SIGINT)
-    assert driver.process.wait(60) == 130
-    log = (driver.run.parent / "driver.log").read_text()
-    assert log.rstrip().endswith("interrupted; run the same command again to go on")
-    assert "Traceback" not in log
+    for _ in range(times):
+        os.killpg(driver.process.pid, number) if number == signal.SIGINT else driver.process.send_signal(
+            number
+        )
+    assert driver.wait(60) == (130 if number == signal.SIGINT else 143)
+    assert "Traceback" not in driver.said
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    assert driver.said.rstrip().endswith(f"{word}; run the same command again to go on")
     assert not _in_stage(driver.run, "combine")
-    _wait_for_the_end_of(driver)
+    assert driver.wait_for_orphans(but=kills.AGENTS) == []
+    second = start()
+    assert second.wait() == 0, second.said
+    assert all(e <= 1 for _, e in repeated_epochs([driver.session.trace(), second.session.trace()]))
+    assert differences(second.run, finished_run.run) == []
 
 
-@pytest.mark.slow
-def test_killed_at_five_moments_in_turn_a_run_still_comes_to_the_same_results(
-    start: Callable[[], Driver], finished_run: Any
-) -> None:
-    done: dict[Path, tuple[int, int]] = {}
-    for moment, reached in MOMENTS.items():
-        driver = start()
-        if moment == "between two cells":
-            have = len(list(driver.run.glob("cells/*/*/result.json")))
-            driver.until(lambda d=driver, n=have: len(list(d.run.glob("cells/*/*/result.json"))) > n)  # type: ignore[misc]
-        elif moment == "while combining":
-            driver.until(lambda d=driver, r=reached: r(d.run))  # type: ignore[misc]
-        else:
-            # The stage may be over in this folder: then the next Cell that is started will do.
-            count = len(_events(driver.run))
-            driver.until(
-                lambda d=driver, r=reached, n=count: (
-                    (r(d.run) and len(_events(d.run)) > n + 1)  # type: ignore[misc]
-                    or _in_stage_since(d.run, n, "combine")
-                )
-            )
-        driver.kill()
-        now = _cells(driver.run)
-        assert {file: now.get(file) for file in done} == done, moment
-        done = now
-        _wait_for_the_end_of(driver)
-    last = start()
-    last.finish()
-    _wait_for_the_end_of(driver, 120.0, but=())
-    after = _cells(last.run)
-    assert {file: after.get(file) for file in done} == done
-    _assert_same_results(last.run, finished_run.run)
-
-
-def _in_stage_since(run: Path, count: int, stage: str) -> bool:
-    return any(e.get("stage") == stage for e in _events(run)[count:])
+# ---------------------------------------------------------------------- one commit
 
 
 @pytest.mark.parametrize("moment", ["between the two renames", "after the rename", "before the rename"])
@@ -278,6 +154,8 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_store import CANDIDATES, FINGERPRINT, _result
+from ensembler.cli import main
+from ensembler.experiment import Experiment
 from ensembler.store import RunStore
 
 store, moment = RunStore(sys.argv[1]), sys.argv[2]
@@ -313,3 +191,118 @@ store.commit_cell(_result(CANDIDATES[0], 0), FINGERPRINT)
     store.commit_cell(_result(CANDIDATES[0], 0), FINGERPRINT)
     np.testing.assert_array_equal(store.cell(CANDIDATES[0].id, 0).proba, _result(CANDIDATES[0], 0).proba)
     assert json.loads((store.cell(CANDIDATES[0].id, 0).path / "result.json").read_text())["fold"] == 0
+
+
+# ---------------------------------------------------------------------- the campaign
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_round_of_the_campaign_finds_nothing_and_its_report_says_so(tmp_path: Path) -> None:
+    assert kills.main([str(tmp_path), "--kills", "1"]) == 0
+    told = json.loads((tmp_path / "kills.json").read_text())
+    victims = Counter(k["victim"] for k in told["kills"] if k["signal"] == "KILL")
+    assert min(victims["driver"], victims["worker"]) >= 5
+    assert len(told["rounds"]) == 1
+    write(tmp_path / "report.md", told, STAGES)
+    report = (tmp_path / "report.md").read_text()
+    assert "## Killed at any moment" in report
+    assert "| finished Cells trained again | 0 |" in report
+
+
+def test_half_of_all_deaths_are_the_workers_and_a_third_in_a_write() -> None:
+    lives = [life for number in range(200) for life in plan_round(0, number)]
+    drivers = [bool(life.step) for life in lives if life.step or life.signals == (signal.SIGKILL,)]
+    workers = [bool(step) for life in lives for step in life.workers]
+    assert 0.9 < len(workers) / len(drivers) < 1.25
+    assert 0.33 < np.mean(drivers) < 0.4
+    assert 0.33 < np.mean(workers) < 0.42
+    assert {life.stage for life in lives} == {*STAGES, ""}
+    assert plan_round(0, 3) == plan_round(0, 3) != plan_round(1, 3)
+
+
+# ---------------------------------------------------------------------- the checks can fail
+
+
+def _epoch(trial: str, pid: int, t: float, number: int) -> dict[str, Any]:
+    return {"what": "epoch", "trial": trial, "pid": pid, "t": t, "epoch": number}
+
+
+def test_epochs_that_an_interruption_cost_are_counted() -> None:
+    first = [_epoch("a/0", 1, 1.0, 1), _epoch("a/0", 1, 2.0, 2), _epoch("b/0", 2, 2.5, 1)]
+    assert repeated_epochs([first]) == []
+    assert repeated_epochs([first, [_epoch("a/0", 3, 3.0, 3)]]) == [("a/0", 0)]
+    assert repeated_epochs([first, [_epoch("a/0", 3, 3.0, 2), _epoch("a/0", 3, 4.0, 3)]]) == [("a/0", 1)]
+    assert repeated_epochs([first, [_epoch("a/0", 3, 3.0, 1)]]) == [("a/0", 2)]
+    within = [*first, _epoch("a/0", 3, 3.0, 1)]
+    assert repeated_epochs([within]) == [("a/0", 2)]
+
+
+def test_what_is_trained_again_or_touched_is_seen(finished_run: Any, tmp_path: Path) -> None:
+    shutil.copytree(finished_run.run, tmp_path / "run")
+    cells = finished_cells(tmp_path / "run")
+    assert touched(cells, finished_cells(tmp_path / "run")) == []
+    trial = sorted(trials_of(cells))[0]
+    assert retrained(trials_of(cells), [{"what": "begin", "trial": "new/0"}]) == []
+    assert retrained(trials_of(cells), [{"what": "begin", "trial": trial}]) == [trial]
+    shutil.copytree(tmp_path / "run" / "cells" / trial, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "run" / "cells" / trial)
+    (tmp_path / "copy").rename(tmp_path / "run" / "cells" / trial)
+    assert len(touched(cells, finished_cells(tmp_path / "run"))) == 4
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["manifest.json", "leaderboard.parquet", "test.npz", "table.parquet", "search/*.json", "cells/*/*/*.safetensors",
+     "cells/*/*/proba.npy", "cells/*/*/result.json", "cells/*/*/history.parquet", "ensembles/*/state.json",
+     "ensembles/*/proba.npy"],
+)  # fmt: skip
+def test_a_torn_file_is_seen_and_a_missing_one_is_not_torn(
+    pattern: str, finished_run: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(finished_run.run, tmp_path / "run")
+    assert list(read_everything(tmp_path / "run")) == []
+    file = sorted((tmp_path / "run").glob(pattern))[0]
+    os.truncate(file, file.stat().st_size // 2)
+    assert len(list(read_everything(tmp_path / "run"))) >= 1
+    file.unlink()
+    assert list(read_everything(tmp_path / "run")) == []
+
+
+def test_another_bit_anywhere_is_a_difference(finished_run: Any, tmp_path: Path) -> None:
+    shutil.copytree(finished_run.run, tmp_path / "run")
+    assert differences(tmp_path / "run", finished_run.run) == []
+    (tmp_path / "run" / ".tmp-left").touch()
+    proba = sorted((tmp_path / "run").glob("cells/*/0/proba.npy"))[0]
+    values = np.load(proba)
+    values[0, 0] = np.nextafter(values[0, 0], np.float32(2))
+    np.save(proba, values)
+    cell = proba.relative_to(tmp_path / "run")
+    assert differences(tmp_path / "run", finished_run.run) == [str(cell), "left behind: .tmp-left"]
+
+
+# ---------------------------------------------------------------------- the soak
+
+
+@pytest.mark.slow
+def test_a_short_soak_trains_every_cell_and_says_what_grew(tmp_path: Path) -> None:
+    told = soak.soak(tmp_path, 40)
+    assert told["cells"] == 41  # and the other fold of the one that is kept
+    assert len(told["samples"]) > 5
+    growth = soak.growths(told)
+    assert growth["memory"].last > 50e6
+    assert growth["files"].last > 10
+    assert "| memory |" in soak.describe(told)
+
+
+def test_a_slope_is_fitted_to_the_second_half_and_noise_is_told() -> None:
+    rng = np.random.default_rng(0)
+    cells = np.linspace(0, 2000, 400)
+    flat = soak.Growth.of(cells, 200e6 + 1e6 * (cells < 500) + rng.normal(0, 1e5, 400))
+    assert abs(flat.slope) < 3 * flat.error
+    assert soak.is_flat("memory", flat, 2000)
+    grows = soak.Growth.of(cells, 200e6 + 2048 * cells + rng.normal(0, 1e5, 400))
+    assert grows.slope == pytest.approx(2048, abs=3 * grows.error)
+    assert not soak.is_flat("memory", grows, 2000)
+    leak = soak.Growth.of(cells, 50 + cells // 500)
+    assert not soak.is_flat("files", leak, 2000)

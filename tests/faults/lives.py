@@ -1,0 +1,176 @@
+"""The plan of a driver's life, and whoever stands beside it: which signal comes when, and which worker dies."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from ensembler.events import EventReader
+
+from .harness import PATIENCE_S, Driver
+
+#: In their order; "start" is everything before the first trial.
+STAGES = ("start", "measure", "screen", "search", "crossval", "combine", "compare", "test")
+
+#: Where there are workers.
+TRAINING = STAGES[1:5]
+
+#: Driver deaths of a round, by stage.
+DEATHS = {
+    "start": 2,
+    "measure": 1,
+    "screen": 1,
+    "search": 3,
+    "crossval": 2,
+    "combine": 2,
+    "compare": 2,
+    "test": 1,
+}
+
+#: Worker deaths of a life whose driver dies in a stage where there are workers, and of the last one.
+WORKER_DEATHS = {"measure": 1, "screen": 2, "search": 3, "crossval": 2}
+
+#: Steps of a write, counted in a stage by the driver and from its beginning by a worker, before which they may die.
+MOST_STEPS = {
+    "start": 40,
+    "measure": 12,
+    "screen": 6,
+    "search": 30,
+    "crossval": 12,
+    "combine": 40,
+    "compare": 16,
+    "test": 16,
+}
+MOST_WORKER_STEPS = 45
+
+
+@dataclass
+class Life:
+    """What is to happen to one driver.
+
+    Attributes:
+        stage: in which it dies, or ""; if that is over, at the next moment that comes.
+        signals: that end it, in turn; none where it dies in a write, or lives.
+        share: of the stage's usual duration after which the signal comes.
+        step: of a write before which it kills itself; 0 where it does not.
+        patient: whether the next life waits for the processes that this one leaves.
+        workers: deaths of workers: a step of a write, or 0 for a random moment.
+    """
+
+    stage: str = ""
+    signals: tuple[int, ...] = ()
+    share: float = 0.0
+    step: int = 0
+    patient: bool = True
+    workers: list[int] = field(default_factory=list)
+
+
+def plan_round(seed: int, number: int) -> list[Life]:
+    """The lives of a round, in the order of their stages; the last one is left alone."""
+    rng = random.Random(f"{seed}/{number}")
+    lives = []
+    for stage, count in DEATHS.items():
+        for _ in range(count):
+            life = Life(stage, share=rng.random(), patient=rng.random() < 0.5)
+            if rng.random() < 0.36:  # some of them are missed
+                life.step = rng.randint(1, MOST_STEPS[stage])
+            else:
+                life.signals = (signal.SIGKILL,)
+            life.workers = [_worker_death(rng) for _ in range(WORKER_DEATHS.get(stage, 0))]
+            lives.append(life)
+    gentle = [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGINT)]
+    stage = rng.choice(["start", *TRAINING, "combine", "test"])
+    lives.append(Life(stage, gentle[number % 3], rng.random()))
+    lives.sort(key=lambda life: STAGES.index(life.stage))
+    return [*lives, Life()]
+
+
+def _worker_death(rng: random.Random) -> int:
+    return rng.randint(1, MOST_WORKER_STEPS) if rng.random() < 0.38 else 0
+
+
+def stage_of(event: dict[str, Any]) -> str | None:
+    """The stage that an event tells of."""
+    if event["kind"] not in ("stage", "trial") or event["stage"] not in STAGES:
+        return None
+    return str(event["stage"])
+
+
+class Companion:
+    """A driver's life from its start to its end, and who dies in it when.
+
+    Args:
+        driver: just started.
+        life: its plan.
+        log: the run's, read up to here.
+        rng: of the random moments.
+        usual: seconds of each stage.
+        note: takes what was killed.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        life: Life,
+        log: EventReader,
+        rng: random.Random,
+        usual: dict[str, float],
+        note: Any,
+    ) -> None:
+        self.driver = driver
+        self.life = life
+        self.log = log
+        self.rng = rng
+        self.usual = usual
+        self.note = note
+        self.stage = "start"
+        self.workers = sum(not step for step in life.workers)
+        self.signals = deque(life.signals)
+        self.at: float | None = None
+        self.worker_at = 0.0
+
+    def end(self) -> str:
+        """Waits, and kills; returns the stage in which the driver ended."""
+        deadline = time.monotonic() + 3 * PATIENCE_S
+        looked = 0.0
+        while self.driver.alive:
+            now = time.monotonic()
+            assert now < deadline, f"hangs: {self.driver.said}"
+            if now - looked > 0.25:
+                self.driver.look()
+                looked = now
+            for event in self.log.read():
+                self.stage = stage_of(event) or self.stage
+            self._perhaps_a_worker(now)
+            self._perhaps_the_driver(now)
+            time.sleep(0.02)
+        return self.stage
+
+    def _perhaps_a_worker(self, now: float) -> None:
+        if not self.workers or self.stage not in TRAINING or now < self.worker_at:
+            return
+        if self.driver.kill_a_worker(self.rng) is not None:
+            self.workers -= 1
+            self.note(victim="worker", way="moment", stage=self.stage)
+        self.worker_at = now + self.rng.uniform(0.05, 3.0)
+
+    def _perhaps_the_driver(self, now: float) -> None:
+        if not self.signals or STAGES.index(self.stage) < STAGES.index(self.life.stage):
+            return
+        waits = self.workers and self.stage == self.life.stage and self.stage in TRAINING
+        if self.at is None and not waits:
+            self.at = now + self.life.share * self.usual.get(self.life.stage, 1.0)
+        if self.at is not None and now >= self.at:
+            number = self.signals.popleft()
+            if number == signal.SIGKILL:
+                self.driver.kill()
+            elif number == signal.SIGINT:  # a terminal sends it to all
+                os.killpg(self.driver.process.pid, number)
+            else:
+                os.kill(self.driver.process.pid, number)
+            self.at = now + 0.3

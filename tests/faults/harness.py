@@ -145,7 +145,7 @@ class Driver:
     def __post_init__(self) -> None:
         self.session.prepare()
         self.output = self.session.path / "output"
-        hooks = os.pathsep.join([str(HOOKS), *filter(None, [os.environ.get("PYTHONPATH")])])
+        hooks = os.pathsep.join([str(HOOKS), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {
             **os.environ,
             "ENSEMBLER_CACHE": str(self.home.path / "cache"),

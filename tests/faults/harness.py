@@ -285,7 +285,7 @@ def humble(pid: int | str) -> None:
         Path(f"/proc/{pid}/autogroup").write_text("19")
 
 
-def wait_for_a_turn(pause: Path | None, is_humble: bool, share: float = 0.3) -> None:
+def wait_for_a_turn(pause: Path | None, is_humble: bool, share: float = 0.1) -> None:
     """Waits while a file says so and, for who is humble, while others leave less than a share of a core."""
     while (pause is not None and pause.exists()) or (is_humble and _share_of_a_core() < share):
         time.sleep(5)

@@ -6,10 +6,12 @@ import dataclasses
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,11 @@ from .errors import StoreError
 from .training.candidate import EVERY_ROW, Candidate, CellJob, CellResult, features_name
 
 #: What damaged files raise when they are read.
-DAMAGE = (ValueError, KeyError, TypeError, EOFError, SafetensorError, StoreError)
+#: (Beside what one expects: JSON nested without end, an .npy header that is half of one or claims a petabyte.)
+DAMAGE = (
+    ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, SafetensorError, StoreError,
+    RecursionError, SyntaxError, TokenError, MemoryError, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +78,8 @@ class CellStore:
     """The Cells of a run; holds nothing but the path, so that workers can be sent a copy."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(os.path.realpath(path))  # not Path.resolve, which raises for links that go round in circles
+        # Not Path.resolve, which raises for links that go round in circles.
+        self.path = Path(os.path.realpath(path))
 
     @property
     def features(self) -> Path:
@@ -198,7 +205,7 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         StoreError: it is absent or damaged; names the file and the way out.
     """
-    with reading(file, "delete it and run the same command again"):
+    with reading(file, "delete it and run the same command again", (ValueError, RecursionError)):
         value = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(value, dict):
         raise StoreError(

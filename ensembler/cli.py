@@ -349,9 +349,10 @@ def _compare(args: argparse.Namespace) -> None:
 
 def _leaderboard(args: argparse.Namespace) -> None:
     from .comparison import read_leaderboard
-    from .store import RunStore
+    from .store import RunStore, understood
 
-    board = read_leaderboard(RunStore(args.run_dir))
+    with understood(args.run_dir):
+        board = read_leaderboard(RunStore(args.run_dir))
     if args.format == "table":
         _show(board)
     else:
@@ -360,10 +361,12 @@ def _leaderboard(args: argparse.Namespace) -> None:
 
 def _report(args: argparse.Namespace) -> None:
     from .report import write_report
-    from .store import RunStore
+    from .store import RunStore, understood
 
     store = RunStore(args.run_dir).require()
-    print(_shown(write_report(store, args.output or store.path / "report")))
+    with understood(store.path):
+        report = write_report(store, args.output or store.path / "report")
+    print(_shown(report))
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -23,12 +23,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Characters of a message: where and what stand at its beginning, the way out at its end.
+MOST = 2000
+
 
 class EnsemblerError(Exception):
     """Root of every error that the user can mend; its message is one line, whatever names and values it quotes."""
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        text = printable(super().__str__())
+        return text if len(text) <= MOST else f"{text[: MOST // 2]} ... {text[-MOST // 2 :]}"
 
 
 class ConfigError(EnsemblerError):

@@ -56,6 +56,6 @@ class EventReader:
 def _event(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line.decode(errors="replace"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) else None

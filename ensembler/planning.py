@@ -47,6 +47,7 @@ _GARBAGE = (
     KeyError,
     IndexError,
     AttributeError,
+    RecursionError,
     yaml.YAMLError,
 )
 

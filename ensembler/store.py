@@ -62,6 +62,28 @@ from .training.candidate import Candidate
 
 MANIFEST_VERSION = 1
 
+#: What the entries of a manifest are; a file that anything else has written is refused before it is believed.
+_KINDS: dict[str, type[str | list[Any] | dict[str, Any]]] = {
+    "name": str,
+    "metric": str,
+    "features_of": str,
+    **dict.fromkeys(("classes", "candidates", "ensembles", "failed", "unreadable"), list),
+    **dict.fromkeys(("saved_ensembles", "unmet_limits", "unmet_saved"), list),
+    **dict.fromkeys(("identity", "stages", "costs", "details", "limits", "collapse", "machine"), dict),
+}
+
+#: The same of what its lists hold.
+_ITEMS: dict[str, type[str | dict[str, Any]]] = {
+    "classes": str,
+    **dict.fromkeys(("candidates", "failed", "unmet_limits", "unmet_saved"), dict),
+}
+
+
+#: What garbage in a file turns into, once it is used; a bug of ours may look the same.
+GARBAGE = (
+    OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, StopIteration, RecursionError, OverflowError,
+)  # fmt: skip
+
 
 class RunStore(CellStore):
     """One run directory; cheap to make, holds nothing but the path, so that workers can be sent a copy."""
@@ -94,8 +116,10 @@ class RunStore(CellStore):
 
         Raises:
             RunLockedError: naming the process that holds it.
-            StoreError: the folder cannot be written, or its file system has no locks or no atomic rename.
+            StoreError: the folder cannot be written, or its file system has no locks or no atomic rename; or a later
+                version wrote the run.
         """
+        self.manifest()  # what cannot be read is not written
         holder = self.path / ".driver.json"
         with naming(self.path):
             fresh = not self.path.exists()
@@ -162,6 +186,17 @@ class RunStore(CellStore):
         """
         file = self.path / "manifest.json"
         manifest = read_json(file) if file.exists() else {}
+        for key, kind in _KINDS.items():
+            if not isinstance(manifest.get(key, kind()), kind):
+                raise StoreError(
+                    f"{file}: {key} is {manifest[key]!r:.60}, no {kind.__name__}; run the command that made it again"
+                )
+        for key, kind in _ITEMS.items():
+            for item in manifest.get(key, []):
+                if not isinstance(item, kind):
+                    raise StoreError(
+                        f"{file}: {key} holds {item!r:.60}, no {kind.__name__}; run the command that made it again"
+                    )
         version = manifest.get("version", MANIFEST_VERSION)
         if not isinstance(version, int) or version > MANIFEST_VERSION:
             raise StoreError(
@@ -469,3 +504,14 @@ def find_runs(folder: str | Path) -> list[RunStore]:
         return []
     found = [RunStore(p) for p in root.iterdir() if not p.name.startswith(".") and RunStore(p).exists()]
     return sorted(found, key=lambda run: (run.path / "manifest.json").stat().st_mtime, reverse=True)
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Turns what garbage in a run's files leads to into a StoreError that names the run and the way out."""
+    try:
+        yield
+    except GARBAGE as error:
+        raise StoreError(
+            f"{path}: damaged ({type(error).__name__}: {error}); run the command that made it again"
+        ) from error

@@ -23,9 +23,10 @@ from ..figures import (
     roc_frame,
 )
 from ..predictions import Predictions
+from ..store import understood
 from .charts import draw, names_inside
 from .confusion import confusion
-from .reading import View, differences, predictions, understood
+from .reading import View, differences, predictions
 from .wording import capital, count, headline, lines, metric_name, metric_words, number, p_text, plain, span
 
 #: More would not be told apart.

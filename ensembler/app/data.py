@@ -26,11 +26,10 @@ from ..figures.data import (
     sizes_frame,
 )
 from ..folds import Folds, make_folds
-from ..store import RunStore
+from ..store import RunStore, understood
 from ..training.candidate import digest
 from . import samples
 from .charts import draw
-from .reading import understood
 from .states import progress
 from .wording import count, headline, lines, plain
 

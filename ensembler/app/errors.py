@@ -8,9 +8,10 @@ import streamlit as st
 from ..evaluation.labels import LabelIssue, label_issues
 from ..figures import changes_figure, changes_frame, mistakes_frame, outcome_frame, votes_frame
 from ..predictions import Predictions
+from ..store import understood
 from .charts import draw
 from .gallery import Card, show
-from .reading import View, predictions, understood
+from .reading import View, predictions
 from .thumbnails import has_images
 from .wording import count, headline, lines, plain
 

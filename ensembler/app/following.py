@@ -13,8 +13,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from ..duration import duration
-from ..store import RunStore
-from .reading import understood
+from ..store import RunStore, understood
 
 #: Samples of the load that are kept: an hour of them.
 KEPT_SAMPLES = 720

@@ -14,9 +14,10 @@ from ..errors import CombinerError
 from ..evaluation.cost import Cost
 from ..laboratory import Laboratory, Outcome, Setup
 from ..metrics import get_metric
+from ..store import understood
 from . import lab_members, lab_save
 from .lab_insight import contribution, diversity, weights
-from .reading import View, predictions, understood
+from .reading import View, predictions
 from .wording import capital, count, headline, lines, metric_name, metric_words, number, p_text, plain, span
 
 #: Single models that are offered: more would not be switched one by one.

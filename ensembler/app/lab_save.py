@@ -12,7 +12,8 @@ from ..errors import EnsemblerError
 from ..laboratory import Laboratory, Setup
 from ..saved import note, saved_entries
 from ..saving import forget_ensemble, save_ensemble
-from .reading import View, understood
+from ..store import understood
+from .reading import View
 from .wording import lines, metric_name, number, plain
 
 #: What was done last, told once: a page that has changed the run is drawn anew.

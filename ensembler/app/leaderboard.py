@@ -8,9 +8,10 @@ from streamlit.delta_generator import DeltaGenerator
 
 from ..evaluation.leaderboard import Leaderboard
 from ..figures import leaderboard_figure, leaderboard_frame
+from ..store import understood
 from .advice import advice
 from .charts import draw, names_inside
-from .reading import View, understood
+from .reading import View
 from .rows import FIRST, columns, differing, offered, rows_table, scale_of
 from .wording import capital, headline, lines, metric_words
 

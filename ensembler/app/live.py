@@ -15,12 +15,11 @@ from ..duration import duration
 from ..figures import live_curves_figure, live_curves_frame, load_figure
 from ..figures.live import DRAWN
 from ..metrics import get_metric
-from ..store import RunStore
+from ..store import RunStore, understood
 from ..tuning.progress import TITLES
 from .charts import draw
 from .following import StageStory, Story, TrialStory, at_work, followed, took
 from .links import link
-from .reading import understood
 from .states import Progress, progress_of, stands
 from .wording import capital, count, headline, lines, metric_name, metric_words, number
 

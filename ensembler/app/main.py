@@ -87,15 +87,6 @@ def main() -> None:
         ]
         for heading, group in PAGES.items()
     }
-    # Whoever writes the home page's name into the address finds it as well.
-    pages[""] = [
-        st.Page(
-            partial(show, home, folder, store, without),
-            title=home.title,
-            url_path=home.module,
-            visibility="hidden",
-        )
-    ]
     st.navigation(pages).run()
 
 

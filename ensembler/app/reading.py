@@ -6,8 +6,7 @@ an `EnsemblerError` that says what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,13 +20,10 @@ from ..evaluation.leaderboard import Leaderboard
 from ..figures import difference_frame
 from ..metrics import get_metric
 from ..predictions import Predictions
-from ..store import RunStore, find_runs
+from ..store import RunStore, find_runs, understood
 
 #: What the files of a run looked like: name, time of change and size of each.
 Stamp = tuple[tuple[str, int, int], ...]
-
-#: What garbage in a file turns into, once it is used.
-_GARBAGE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, StopIteration)
 
 
 class NotReadyError(StoreError):
@@ -181,14 +177,3 @@ def _require_known(store: RunStore, board: Leaderboard) -> None:
 def _candidates(path: str, stamp: Stamp) -> Predictions:  # noqa: ARG001
     """Shared between sessions, not copied: the arrays of Predictions are read-only."""
     return RunStore(path).predictions()
-
-
-@contextmanager
-def understood(path: Path) -> Iterator[None]:
-    """Turns what garbage in a run's files leads to into a StoreError that names the run and the way out."""
-    try:
-        yield
-    except _GARBAGE as error:
-        raise StoreError(
-            f"{path}: damaged ({type(error).__name__}: {error}); run the command that made it again"
-        ) from error

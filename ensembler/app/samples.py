@@ -19,11 +19,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ..store import RunStore
+from ..store import RunStore, understood
 from ..training.candidate import Candidate, digest
 from ..training.recipe import Recipe
 from . import jobs
-from .reading import understood
 from .wording import capital, lines, listed
 
 #: Pictures in all: rows of images, and draws of each beside the plain one.

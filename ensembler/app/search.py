@@ -26,10 +26,9 @@ from ..figures.search import (
     words,
 )
 from ..metrics import Metric, get_metric
-from ..store import RunStore
+from ..store import RunStore, understood
 from ..training.candidate import Candidate
 from .charts import draw
-from .reading import understood
 from .states import progress
 from .wording import capital, count, headline, lines, listed, metric_words, number, plain
 

@@ -25,8 +25,8 @@ from PIL import Image
 from ..data.cache import pixel_folder
 from ..data.decode import preview
 from ..errors import DataError, UnreadableImageError, printable
-from ..store import RunStore
-from .reading import Stamp, View, understood
+from ..store import RunStore, understood
+from .reading import Stamp, View
 
 #: Longest side of a picture, and the sizes of file and image above which none is made.
 SIDE = 320

@@ -122,7 +122,8 @@ class Zip(Archive):
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise BundleError(f"{path}: is no readable zip ({error}); export again") from error
-        entries = [entry for entry in self._zip.infolist() if not entry.is_dir()]
+        # Not by `is_dir`, which trips over an empty name.
+        entries = [entry for entry in self._zip.infolist() if not entry.filename.endswith("/")]
         for entry in entries:
             _refuse_odd(path, entry)
         self._entries = {entry.filename: entry for entry in entries}

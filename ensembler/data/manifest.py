@@ -12,9 +12,6 @@ from typing import Literal, cast
 from ..errors import DataError, did_you_mean
 from .source import Request, Row, Source
 
-#: Characters of a cell or a path that an error shows.
-SHOWN = 300
-
 _SPLITS: dict[str, Literal["oof", "test"]] = {"train": "oof", "oof": "oof", "test": "test"}
 
 
@@ -62,7 +59,7 @@ class Manifest(Source):
             if not os.path.isfile(path):  # noqa: PTH113 - Path's raises where a name is too long
                 raise cells.error(
                     request.path,
-                    f"no such file ({path[:SHOWN]}); paths are relative to the manifest's folder",
+                    f"no such file ({path}); paths are relative to the manifest's folder",
                 )
             if path in seen:
                 raise cells.error(request.path, f"is already in {seen[path]}; list each image once")
@@ -91,9 +88,8 @@ class _Cells:
     line: _Line
 
     def error(self, column: str, problem: str) -> DataError:
-        value = repr(self.line.values[column])
-        shown = value if len(value) <= SHOWN else f"{value[:SHOWN]}..."
-        return DataError(f"{self.manifest}: {self.line.where}, column {column!r}: {shown} {problem}")
+        value = self.line.values[column]
+        return DataError(f"{self.manifest}: {self.line.where}, column {column!r}: {value!r} {problem}")
 
     def text(self, column: str) -> str:
         value = self.line.values[column].strip()

@@ -55,7 +55,7 @@ class Request:
             path.exists()
         except (OSError, ValueError) as error:
             cause = getattr(error, "strerror", None) or error
-            raise DataError(f"{self.source[:300]!r}: {cause}; give the path of a folder or a manifest") from error
+            raise DataError(f"{self.source!r}: {cause}; give the path of a folder or a manifest") from error
         return path
 
 

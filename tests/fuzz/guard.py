@@ -1,6 +1,6 @@
 """What no input may bring about: a hang, a write outside, a connection, a process, a pickle, endless memory."""
 
-# ruff: noqa: PTH118, PTH119, PTH120, PTH114, PTH208
+# ruff: noqa: PTH118, PTH119, PTH120, PTH114, PTH115, PTH117, PTH208
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ensembler.errors import EnsemblerError
+from ensembler.errors import MOST, EnsemblerError
 
 #: Seconds that one case may take, beside those for which others had the processors.
 PATIENCE_S = 5.0
@@ -112,7 +112,7 @@ class Guard:
         elif event in CHANGES:
             for i in CHANGES[event]:
                 if isinstance(args[i], str | bytes | os.PathLike):
-                    self._look(event, args[i])
+                    self._look(event, _placed(args[i], args[-1]))
         elif event in NEVER:
             self._seen.append(f"{event} {args!r:.200}")
 
@@ -128,6 +128,14 @@ class Guard:
     def _look_at_reading(self, path: Any) -> None:
         if os.path.realpath(os.fsdecode(path)) == str(self.secret):
             self._seen.append(f"read what lies outside: {path!r}")
+
+
+def _placed(path: Any, folder: object) -> str:
+    """A path that may be relative to an open folder, as `shutil.rmtree` gives it."""
+    text = os.fsdecode(path)
+    if isinstance(folder, int) and folder >= 0 and not os.path.isabs(text):
+        return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), text)
+    return text
 
 
 class _Clock:
@@ -167,7 +175,7 @@ def _refusal(error: EnsemblerError) -> str:
     text = str(error)
     if not text.strip() or not text.isprintable():
         raise Violation(f"not one line of printable text: {text!r:.300}") from error
-    if len(text) > 2000:
+    if len(text) > MOST + 5:
         raise Violation(f"{len(text)} characters: {text:.300}") from error
     text.encode()  # what cannot be written to a terminal or a log helps nobody
     words = re.sub(r"/\S*?(?=[:;,) ]|$)|'(?:[^'\\]|\\.)*'|\"[^\"]*\"|\d[\d.,e+-]*|\[.*\]|\{.*\}", "_", text)

@@ -320,7 +320,7 @@ def test_what_cannot_be_monitored_is_told(
 ) -> None:
     few = colour_images(5)
     assert main(["monitor", str(mean_bundle), str(few), "-o", str(tmp_path / "o")]) == 2
-    assert "5 images can be read; at least 20 are needed" in capsys.readouterr().err
+    assert "5 images can be read; give 20 or more" in capsys.readouterr().err
     assert main(["monitor", str(mean_bundle), str(few), "--threshold", "0"]) == 2
     assert "expected a rate of false alarms above 0" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()

@@ -77,3 +77,11 @@ def test_ensembles_can_be_combined_again(library):
 def test_one_fold_is_refused(library):
     with pytest.raises(PredictionsError, match=r"at least two folds; found folds \[0\] on the oof split"):
         cross_fit(make_combiner("mean"), library(n_folds=1), LOG_LOSS)
+
+
+def test_each_fit_is_reported(library):
+    predictions = library()
+    told = []
+    cross_fit(make_combiner("mean"), predictions, LOG_LOSS, report=lambda done, n: told.append((done, n)))
+    n = len(predictions.folds) + 1
+    assert told == [(done, n) for done in range(1, n + 1)]

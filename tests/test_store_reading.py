@@ -1,0 +1,84 @@
+"""What the run directory tells those who only read it."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensembler.store import RunStore, machine
+from ensembler.training.candidate import Candidate, CellJob, CellResult, Epoch
+from ensembler.training.recipe import Recipe
+
+TRAINED = Candidate("test_resnet", "random", "full", Recipe())
+FROZEN = Candidate("test_resnet", "random", "probe", Recipe())
+
+
+def cell(candidate: Candidate, fold: int) -> CellResult:
+    return CellResult(
+        job=CellJob(candidate, fold, 0),
+        proba=np.full((2, 2), 0.5, np.float32),
+        weights={"w": np.zeros(1, np.float32)},
+        temperature=1.0,
+        score=0.5,
+        best_epoch=1,
+        history=(Epoch(1, 1e-3, 1.0, 0.9 + fold, 0.5, 0.9, 0.1, 10.0),),
+        train_s=1.0,
+        params=1,
+        notes=(),
+    )
+
+
+def test_learning_curves_are_those_of_what_was_trained(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    with store.lock():
+        store.claim({"data": "f" * 8})
+        for fold in (0, 1):
+            for candidate in (TRAINED, FROZEN):
+                store.commit_cell(cell(candidate, fold), "f" * 8)
+        store.update_manifest(k=2, candidates=[])
+        assert store.histories().empty
+        store.update_manifest(candidates=[TRAINED.to_dict(), FROZEN.to_dict()])
+    curves = store.histories()
+    assert curves["candidate"].tolist() == [TRAINED.name] * 2
+    assert curves["fold"].tolist() == [0, 1]
+    assert curves["epoch"].tolist() == [1, 1]
+
+
+def test_a_run_is_claimed_while_a_driver_holds_it(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    assert not store.claimed
+    with store.lock():
+        assert store.claimed
+    assert not store.claimed
+
+
+def test_how_fold_models_collapse_is_kept(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    with store.lock():
+        store.claim({"data": "f" * 8})
+        assert store.collapse() == {}
+        store.write_collapse({"rows": [{"way": "soup"}]})
+    assert RunStore(tmp_path / "run").collapse() == {"rows": [{"way": "soup"}]}
+
+
+def test_where_the_probabilities_of_an_ensemble_lie(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    assert store.ensemble_file("mean") == tmp_path / "run" / "ensembles" / "mean" / "proba.npy"
+    assert store.ensembles() == []
+
+
+def test_a_library_that_is_not_installed_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = metadata.version
+
+    def version(package: str) -> str:
+        if package == "xgboost":
+            raise metadata.PackageNotFoundError(package)
+        return real(package)
+
+    monkeypatch.setattr(metadata, "version", version)
+    versions = machine()["versions"]
+    assert versions["xgboost"] == "absent"
+    assert versions["numpy"] == np.__version__

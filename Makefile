@@ -33,7 +33,9 @@ mutation: $(STAMP)  ## small faults in the code, and how many of them the tests 
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutation]'
 	@$(BIN)/python scripts/mutation.py
 
-faults: $(STAMP)  ## 500 kill -9 and a soak of 2,000 Cells, in runs/faults (hours; goes on where it was left)
+faults: $(STAMP)  ## every file operation fails, 500 kill -9, a soak of 2,000 Cells, in runs/faults (hours; goes on where it was left)
+	@$(BIN)/python -m tests.faults.filesystem runs/faults/filesystem.jsonl
+	@$(BIN)/python -m tests.faults.filesystem runs/faults/filesystem.jsonl --report reports/reliability.md
 	@$(BIN)/python -m tests.faults.kills runs/faults --kills 500
 	@$(BIN)/python -m tests.faults.kills runs/faults --report reports/reliability.md
 	@$(BIN)/python -m tests.faults.soak runs/faults --report reports/reliability.md

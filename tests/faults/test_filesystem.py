@@ -47,17 +47,7 @@ def _tree(root: Path) -> dict[str, bytes]:
 
 def test_a_run_survives_whatever_operation_fails(library: Path, tmp_path: Path) -> None:
     lines = tmp_path / "cases.jsonl"
-    command = [
-        sys.executable,
-        "-m",
-        "tests.faults.filesystem",
-        "--sample",
-        "24",
-        "--seed",
-        "0",
-        "-o",
-        str(lines),
-    ]
+    command = [sys.executable, "-m", "tests.faults.filesystem", str(lines), "--sample", "20"]
     done = subprocess.run(
         command, cwd=ROOT, env=environment(library), capture_output=True, text=True, check=False
     )
@@ -75,12 +65,12 @@ def test_no_writer_of_a_run_passes_the_shim_by(library: Path, tmp_path: Path) ->
     program = """
 import sys
 from pathlib import Path
-from tests.faults import filesystem, shim
+from tests.faults import filesystem, shim, small_run
 campaign = filesystem.Campaign(Path(sys.argv[1]))
-filesystem.write_experiment(campaign.home)
-filesystem.stand_in()
+small_run.write_experiment(campaign.home)
+small_run.stand_in()
 campaign.shim.arm(campaign.run, shim.EVERYTHING, 0, 0, False)
-for step in filesystem.STEPS[:2]:
+for step in small_run.STEPS[:2]:
     code, said = campaign._call(step)
     assert code == 0, said
 print("seen", campaign.shim.seen)

@@ -189,7 +189,7 @@ def test_a_changed_image_is_another_run(copied: Any, monkeypatch: pytest.MonkeyP
     file = next((copied.images / "train" / "ant").iterdir())
     Image.fromarray(np.full((24, 24, 3), 7, np.uint8)).save(file)
     before = {p: p.read_bytes() for p in copied.run.rglob("*") if p.is_file()}
-    with pytest.raises(RunMismatchError, match="made from something else: fingerprint was"):
+    with pytest.raises(RunMismatchError, match="made from something else: images: the content of some files"):
         Experiment.from_config(copied.config, copied.run).run()
     assert {p: p.read_bytes() for p in copied.run.rglob("*") if p.is_file()} == before
 
@@ -197,7 +197,7 @@ def test_a_changed_image_is_another_run(copied: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("old", "new", "names"),
     [
-        ("folds: {k: 2, seed: 0", "folds: {k: 2, seed: 1", "folds was"),
+        ("folds: {k: 2, seed: 0", "folds: {k: 2, seed: 1", "folds.seed was 0, is 1"),
         ("image_size: 32", "image_size: 24", "image_size was 32, is 24"),
         ("keep: 3", "keep: 3\nseed: 5", "seed was 0, is 5"),
     ],

@@ -28,7 +28,7 @@ from ensembler.events import EventReader
 from . import section
 from .checks import differences, finished_cells, repeated_epochs, retrained, touched, trials_of
 from .harness import Driver, Home, Session, forget, humble, wait_for_a_turn
-from .lives import STAGES, Companion, Life, plan_round, stage_of
+from .lives import STAGES, Companion, Life, plan_round
 from .reading import Watch, read_everything
 
 
@@ -57,6 +57,9 @@ class Campaign:
             raise SystemExit(
                 f"{self.file}: made with seed {self.told['seed']}, not {seed}; give another folder"
             )
+        # What a round had killed that was cut off is killed again.
+        whole = len(self.told["rounds"])
+        self.told["kills"] = [kill for kill in self.told["kills"] if kill["round"] < whole]
         commit = section.commit()
         if commit not in self.told["commits"]:
             self.told["commits"].append(commit)
@@ -72,7 +75,7 @@ class Campaign:
 
     def run(self, kills: int, minutes: float) -> None:
         """Makes rounds until so many SIGKILLs were sent, or so many minutes have gone by."""
-        usual = self._usual_durations()
+        usual = self._usual()
         until = time.monotonic() + 60 * minutes
         while self.kills < kills and time.monotonic() < until:
             began = time.monotonic()
@@ -94,28 +97,21 @@ class Campaign:
         self.told["kills"].append(kill)
         self.save()
 
-    def _usual_durations(self) -> dict[str, float]:
-        """Seconds of each stage of the run that nobody disturbs, which is made here if it is not there yet."""
-        if not (self.quiet / "leaderboard.parquet").exists():
+    def _usual(self) -> dict[str, list[float]]:
+        """What each stage of the run takes that nobody disturbs, which is made here if it is not there yet."""
+        file = self.quiet.parent / "usual.json"
+        if not file.exists():
             forget(self.quiet.parent)
-            driver = Driver(
-                self.home, self.quiet, Session(self.quiet.parent / "session"), humble=self.is_humble
-            )
-            began = time.time()
-            code = driver.wait()
-            assert code == 0, driver.said
+            wait_for_a_turn(self.pause, self.is_humble)
+            session = Session(self.quiet.parent / "session")
+            driver = Driver(self.home, self.quiet, session, humble=self.is_humble)
+            log = EventReader(self.quiet / "events.jsonl")
+            companion = Companion(driver, Life(), log, random.Random(0), {}, self.note)
+            companion.end()
+            assert driver.process.returncode == 0, driver.said
             driver.close()
-            write_json(self.quiet.parent / "began.json", {"t": began})
-        moments = [json.loads((self.quiet.parent / "began.json").read_text())["t"]]
-        names = ["start"]
-        events = EventReader(self.quiet / "events.jsonl").read()
-        for event in events:
-            name = stage_of(event)
-            if name and name != names[-1]:
-                names.append(name)
-                moments.append(event["t"])
-        ends = [*moments[1:], events[-1]["t"]]
-        return {name: end - begin for name, begin, end in zip(names, moments, ends, strict=True)}
+            write_json(file, companion.spent)
+        return dict(json.loads(file.read_text()))
 
 
 #: How often in a round Ray may fail to start, as on a machine that has no time for it.
@@ -131,7 +127,7 @@ WRONG = ("torn", "touched", "retrained", "different", "over_repeated", "orphans"
 class Round:
     """One run from its first life to its last."""
 
-    def __init__(self, campaign: Campaign, number: int, usual: dict[str, float]) -> None:
+    def __init__(self, campaign: Campaign, number: int, usual: dict[str, list[float]]) -> None:
         self.campaign = campaign
         self.number = number
         self.usual = usual

@@ -10,6 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
+
 from ensembler.events import EventReader
 
 from .harness import PATIENCE_S, Driver
@@ -56,7 +58,8 @@ class Life:
     Attributes:
         stage: in which it dies, or ""; if that is over, at the next moment that comes.
         signals: that end it, in turn; none where it dies in a write, or lives.
-        share: of the stage's usual duration after which the signal comes.
+        share: of what the stage usually takes, after which the signal comes: of its lines in the log where workers
+            train, of the driver's processor time elsewhere, so that a crowded machine changes nothing.
         step: of a write before which it kills itself; 0 where it does not.
         patient: whether the next life waits for the processes that this one leaves.
         workers: deaths of workers: a step of a write, or 0 for a random moment.
@@ -109,8 +112,11 @@ class Companion:
         life: its plan.
         log: the run's, read up to here.
         rng: of the random moments.
-        usual: seconds of each stage.
+        usual: what each stage takes, as `spent` of a life that nobody disturbed.
         note: takes what was killed.
+
+    Attributes:
+        spent: by stage, lines of the log and seconds of the driver's processor time.
     """
 
     def __init__(
@@ -119,7 +125,7 @@ class Companion:
         life: Life,
         log: EventReader,
         rng: random.Random,
-        usual: dict[str, float],
+        usual: dict[str, list[float]],
         note: Any,
     ) -> None:
         self.driver = driver
@@ -133,6 +139,9 @@ class Companion:
         self.signals = deque(life.signals)
         self.at: float | None = None
         self.worker_at = 0.0
+        self.spent: dict[str, list[float]] = {"start": [0, 0.0]}
+        self._process = psutil.Process(driver.process.pid)
+        self._entered = 0.0
 
     def end(self) -> str:
         """Waits, and kills; returns the stage in which the driver ended."""
@@ -144,12 +153,31 @@ class Companion:
             if now - looked > 0.25:
                 self.driver.look()
                 looked = now
-            for event in self.log.read():
-                self.stage = stage_of(event) or self.stage
+            self._follow()
             self._perhaps_a_worker(now)
             self._perhaps_the_driver(now)
             time.sleep(0.02)
         return self.stage
+
+    def _follow(self) -> None:
+        cpu = self._entered + self.spent[self.stage][1]
+        with suppress(psutil.Error):  # it has just ended
+            times = self._process.cpu_times()
+            cpu = times.user + times.system
+        for event in self.log.read():
+            stage = stage_of(event) or self.stage
+            if stage != self.stage:
+                self.stage, self._entered = stage, cpu
+                self.spent.setdefault(stage, [0, 0.0])
+            self.spent[stage][0] += 1
+        self.spent[self.stage][1] = cpu - self._entered
+
+    def _is_due(self) -> bool:
+        """Whether so much of the stage has gone by as was planned."""
+        if self.stage != self.life.stage:
+            return True
+        by = 0 if self.stage in TRAINING else 1
+        return self.spent[self.stage][by] >= self.life.share * self.usual.get(self.stage, [0, 0.0])[by]
 
     def _perhaps_a_worker(self, now: float) -> None:
         if not self.workers or self.stage not in TRAINING or now < self.worker_at:
@@ -163,8 +191,8 @@ class Companion:
         if not self.signals or STAGES.index(self.stage) < STAGES.index(self.life.stage):
             return
         waits = self.workers and self.stage == self.life.stage and self.stage in TRAINING
-        if self.at is None and not waits:
-            self.at = now + self.life.share * self.usual.get(self.life.stage, 1.0)
+        if self.at is None and not waits and self._is_due():
+            self.at = now + self.rng.uniform(0.0, 0.3)
         if self.at is not None and now >= self.at:
             number = self.signals.popleft()
             if number == signal.SIGKILL:

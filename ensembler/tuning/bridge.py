@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,9 @@ from ..metrics import Metric
 from .deaths import cause_of
 from .plan import IDLE, Chain, Outcome, Status, Trial
 from .watchdog import Standstill, Watchdog
+
+#: How often a trial is started again after its worker died.
+RETRIES = 2
 
 #: Seconds that the first worker waits for the others to start.
 WARM_UP_S = 60.0
@@ -131,7 +135,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         self._cold = slots
         self._warm_by = math.inf
         self._trials: dict[str, Trial] = {}
-        self._reasons: dict[str, list[str]] = {}
+        self._deaths: dict[Trial, list[str]] = {}
+        self._given_back: deque[Trial] = deque()
         self._history: dict[str, list[dict[str, Any]]] = {}
         self._seconds: dict[str, float] = {}
         self.store_problem = ""
@@ -149,7 +154,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
             return self._keep_alive(trial_id) if len(self._idle) < self._ahead else None
         trial = None
         with self._stopping():
-            trial = None if self.store_problem else self._chain.ask()
+            trial = None if self.store_problem else self._next()
         if trial is None:
             if self._chain.finished or self.store_problem:
                 return str(Searcher.FINISHED)
@@ -160,6 +165,9 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         self._history[trial_id] = []
         self._seconds[trial_id] = 0.0
         return trial.to_config()
+
+    def _next(self) -> Trial | None:
+        return self._given_back.popleft() if self._given_back else self._chain.ask()
 
     def may_leave(self, trial_id: str) -> bool:
         """Whether a trial that keeps a worker alive may end.
@@ -202,12 +210,15 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
             again: whether Tune gives the trial another worker.
         """
         reason = self._watch.ended(trial_id) or cause_of(error)
-        reasons = self._reasons.setdefault(trial_id, [])
-        reasons.append(reason)
         trial = self._trials.get(trial_id)
-        if trial is not None and again:
+        if trial is None:
+            return
+        self._begun.discard(trial_id)
+        deaths = self._deaths.setdefault(trial, [])
+        deaths.append(reason)
+        if again:
             with self._stopping():
-                self._observer.retried(trial, reason, len(reasons))
+                self._observer.retried(trial, reason, len(deaths))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Passes an epoch on."""
@@ -232,10 +243,16 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
     def _complete(self, trial_id: str, result: dict[str, Any] | None, error: bool) -> None:
         self._watch.ended(trial_id)
         self._idle.discard(trial_id)
-        reasons = self._reasons.pop(trial_id, [])
         trial = self._trials.pop(trial_id, None)
         if trial is None:
             return
+        deaths = self._deaths.get(trial, [])
+        if error and 0 < len(deaths) <= RETRIES:
+            # Of a node that is lost Tune may hear twice, and gives up a trial that waits for its next worker already.
+            del self._history[trial_id], self._seconds[trial_id]
+            self._given_back.append(trial)
+            return
+        self._deaths.pop(trial, None)
         result = result or {}
         history = self._history.pop(trial_id)
         if result.get("reported") and (not history or history[-1]["epoch"] < result["epoch"]):
@@ -245,7 +262,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
             scores.append(result["score"])
         best = max(scores, key=lambda s: self._goal.improvement(s, 0.0)) if scores else None
         status: Status = "failed" if error else result.get("ended", "stopped")
-        reason = result.get("reason", "") if not error else _all_of(reasons)
+        reason = result.get("reason", "") if not error else _all_of(deaths)
         outcome = Outcome(
             status=status,
             score=best,
@@ -295,7 +312,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         """Nothing to restore."""
 
 
-def _all_of(reasons: list[str]) -> str:
-    """The reasons of one trial's deaths as one: each once, and how often it was tried."""
-    said = "; then ".join(dict.fromkeys(reasons)) or "its worker died"
-    return f"{said} (tried {len(reasons)} times)" if len(reasons) > 1 else said
+def _all_of(deaths: list[str]) -> str:
+    """Why the workers of one trial died, each reason once, and how often it was tried."""
+    said = "; then ".join(dict.fromkeys(deaths)) or "its worker died"
+    return f"{said} (tried {len(deaths)} times)" if len(deaths) > 1 else said

@@ -40,9 +40,6 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
-#: How often a trial is started again after its worker died.
-RETRIES = 2
-
 
 class Observer(Protocol):
     """Sees what happens, in the driver; draws progress or writes events."""
@@ -186,7 +183,7 @@ def execute(
     """
     from ray import tune
 
-    from .bridge import EndIf, PlanSearcher, TrialWatch
+    from .bridge import RETRIES, EndIf, PlanSearcher, TrialWatch
     from .scheduler import plan_scheduler
     from .trainable import CellTrainable
 

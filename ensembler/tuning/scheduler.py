@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from ..metrics import Metric
@@ -98,8 +99,10 @@ def plan_scheduler(searcher: PlanSearcher, metric: Metric, name: str, epochs: in
                 super().on_trial_complete(tune_controller, trial, result)
 
         def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-            # The only call of Tune's for each death of a worker, also the last, before the trial is over.
-            searcher.worker_failed(trial.trial_id, _said(trial), trial.should_recover())
+            # The only call of Tune's for each death of a worker, also the last, before the trial is over. One that is
+            # to be started again has been given up by then; one that waits for a worker has lost none.
+            if trial.status != Trial.PENDING:
+                searcher.worker_failed(trial.trial_id, _said(trial), again=trial.status == Trial.ERROR)
             if _in_search(trial):
                 super().on_trial_error(tune_controller, trial)
 

@@ -25,7 +25,8 @@ from ensembler.store import RunStore
 from ensembler.training.candidate import Candidate, CellJob
 from ensembler.tuning import sweep as sweep_module
 from ensembler.tuning import watchdog
-from ensembler.tuning.execute import RETRIES, execute
+from ensembler.tuning.bridge import RETRIES
+from ensembler.tuning.execute import execute
 
 CONFIG = """
 name: faults

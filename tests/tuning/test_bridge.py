@@ -131,8 +131,8 @@ def test_a_failure_is_told_with_its_reason(told: list[Outcome], tmp_path: Path) 
         dead = SimpleNamespace(
             **vars(_tune_trial(1)),
             error_file=str(tmp_path / "error.txt"),
-            should_recover=lambda a=again: a,
         )
+        dead.status = "ERROR" if again else "RUNNING"
         watch.on_trial_start(0, [], dead)
         scheduler.on_trial_add(None, dead)
         scheduler.on_trial_error(None, dead)
@@ -147,6 +147,29 @@ def test_a_failure_is_told_with_its_reason(told: list[Outcome], tmp_path: Path) 
         "retried 1 after 1: OSError: a",
         "retried 1 after 2: OSError: a",
     ]
+
+
+def test_a_trial_that_tune_gives_up_too_early_is_handed_out_again(told: list[Outcome]) -> None:
+    """Tune hears of one lost node twice, the second time when the trial waits for its next worker."""
+    listener = Listener()
+    searcher, _ = _searcher(told, listener, 1)
+    scheduler = plan_scheduler(searcher, LOSS, "asha", 8)
+    for number in (1, 2, 3):
+        config = searcher.suggest(f"t{number}")
+        assert isinstance(config, dict)
+        assert config["number"] == 0
+        assert told == []
+        dead = SimpleNamespace(**vars(_tune_trial(number)), error_file=None)
+        for status in ("ERROR" if number < 3 else "RUNNING", "PENDING"):
+            dead.status = status
+            scheduler.on_trial_error(None, dead)
+        searcher.on_trial_complete(f"t{number}", error=True)
+    assert [o.reason for o in told] == ["its worker died (tried 3 times)"]
+    assert [h for h in listener.heard if h.startswith("retried")] == [
+        "retried 0 after 1: its worker died",
+        "retried 0 after 2: its worker died",
+    ]
+    assert searcher.suggest("t4") == Searcher.FINISHED
 
 
 def test_a_worker_that_hangs_is_ended_and_its_trial_says_so(

@@ -96,11 +96,13 @@ def ray_session(address: str | None = None, gpus: int | None = None) -> Iterator
     try:
         with _quiet(), nullcontext() if address else on_loopback(), _sigterm_as_it_was():
             ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of a node that starts too slowly Ray says so by just that class
         where = f"at {address!r} (RAY_ADDRESS)" if address else "on this machine"
         reason = " ".join(str(error).split())[:300]
         way_out = (
-            "start it, or unset RAY_ADDRESS" if address else "run `ray stop`, and see that /tmp has room"
+            "start it, or unset RAY_ADDRESS"
+            if address
+            else "run `ray stop`, and see that /tmp has room and the machine time for it"
         )
         raise TrainingError(
             f"Ray: no cluster can be reached or started {where}: {reason}; {way_out}"

@@ -101,17 +101,25 @@ class Campaign:
         """What each stage of the run takes that nobody disturbs, which is made here if it is not there yet."""
         file = self.quiet.parent / "usual.json"
         if not file.exists():
-            forget(self.quiet.parent)
-            wait_for_a_turn(self.pause, self.is_humble)
-            session = Session(self.quiet.parent / "session")
-            driver = Driver(self.home, self.quiet, session, humble=self.is_humble)
-            log = EventReader(self.quiet / "events.jsonl")
-            companion = Companion(driver, Life(), log, random.Random(0), {}, self.note)
-            companion.end()
+            starved = True
+            while starved:
+                forget(self.quiet.parent)
+                wait_for_a_turn(self.pause, self.is_humble)
+                session = Session(self.quiet.parent / "session")
+                driver = Driver(self.home, self.quiet, session, humble=self.is_humble)
+                log = EventReader(self.quiet / "events.jsonl")
+                companion = Companion(driver, Life(), log, random.Random(0), {}, self.note)
+                companion.end()
+                driver.close()
+                starved = is_starved(driver)
             assert driver.process.returncode == 0, driver.said
-            driver.close()
             write_json(file, companion.spent)
         return dict(json.loads(file.read_text()))
+
+
+def is_starved(driver: Driver) -> bool:
+    """Whether Ray could not be started, which on a crowded machine takes longer than it waits."""
+    return driver.process.returncode == 2 and "no cluster can be reached or started" in driver.said
 
 
 #: How often in a round Ray may fail to start, as on a machine that has no time for it.
@@ -173,7 +181,7 @@ class Round:
         }
 
     def _live(self, life: Life, number: int) -> bool:
-        """One life; False if Ray could not be started, which on a crowded machine takes longer than it waits."""
+        """One life; False if it was starved."""
         wait_for_a_turn(self.campaign.pause, self.campaign.is_humble)
         before = finished_cells(self.run_path)
         log = EventReader(self.run_path / "events.jsonl")
@@ -186,7 +194,7 @@ class Round:
         driver = Driver(self.campaign.home, self.run_path, session, humble=self.campaign.is_humble)
         stage = Companion(driver, life, log, self.rng, self.usual, self._note).end()
         code = driver.process.returncode
-        starved = code == 2 and "no cluster can be reached or started" in driver.said
+        starved = is_starved(driver)
         if starved and self.starved < MOST_STARVED:
             self.starved += 1
         else:

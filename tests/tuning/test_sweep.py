@@ -441,13 +441,14 @@ def test_what_no_cluster_can_give_is_refused(wanted: Any, expected: str) -> None
         share_resources(2, 0, wanted)
 
 
-def test_a_cluster_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [ConnectionError, Exception])
+def test_a_cluster_out_of_reach_is_one_line(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     from ensembler.tuning.execute import ray_session
 
     def init(**options: Any) -> None:
-        raise ConnectionError(f"no cluster\nat {options['address']}")
+        raise kind(f"no cluster\nat {options['address']}")
 
     monkeypatch.setattr(ray, "init", init)
     with (

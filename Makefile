@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow faults fuzz mutation check app clean
+.PHONY: help demo test slow faults lock audit locked bounds wheel fuzz mutation check app clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,7 @@ mutation: $(STAMP)  ## small faults in the code, and how many of them the tests 
 	@$(BIN)/python scripts/mutation.py
 
 faults: $(STAMP)  ## every file operation fails, 500 kill -9, a soak of 2,000 Cells, in runs/faults (hours; goes on where it was left)
+	@$(BIN)/python -m pytest tests/faults/test_workers.py tests/faults/test_network.py
 	@$(BIN)/python -m tests.faults.filesystem runs/faults/filesystem.jsonl
 	@$(BIN)/python -m tests.faults.filesystem runs/faults/filesystem.jsonl --report reports/reliability.md
 	@$(BIN)/python -m tests.faults.kills runs/faults --kills 500
@@ -45,6 +46,24 @@ check: $(STAMP)  ## format, lint, types, docs
 
 app: $(STAMP)  ## the app, over runs/
 	@$(BIN)/ensembler app runs
+
+wheel: $(STAMP)  ## the wheel, installed and used in environments of its own (some minutes)
+	@scripts/wheel_check
+
+lock: $(STAMP)  ## requirements.lock anew, with what pyproject.toml asks for by now
+	@scripts/lock
+
+locked:  ## .venv with exactly what requirements.lock names, each file held against its hash
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $(STAMP)
+
+audit: $(STAMP)  ## known vulnerabilities of what requirements.lock names
+	@scripts/audit
+
+bounds: $(STAMP)  ## tests with the lowest release of everything that pyproject.toml allows (some minutes)
+	@scripts/bounds_check
 
 clean:  ## the environment and the runs
 	rm -rf $(VENV) runs bundles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from urllib.parse import urlsplit
@@ -57,3 +58,13 @@ def hub_problem(endpoint: str) -> str | None:
     thread.start()
     thread.join(HUB_TIMEOUT_S)
     return problems[0] if problems else None
+
+
+def why_refused(error: Exception) -> str:
+    """The first line of what a hub's client raised, without the password that an address in it may hold.
+
+    >>> why_refused(ValueError("403 Forbidden for http://someone:secret@hub.example/x"))
+    '403 Forbidden for http://hub.example/x'
+    """
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"(?<=://)[^/\s]*@", "", said)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from ..atomic import write_folder
 from ..data.places import cache_dir
 from ..errors import BundleError, EnsemblerError
-from ..reach import hub_out_of_reach
+from ..reach import hub_out_of_reach, why_refused
 from .archive import safe_name
 from .layout import INDEX, open_bundle, read_index
 
@@ -184,7 +184,7 @@ def _asked(what: str, ask: Callable[[], T]) -> T:
         raise
     except Exception as error:  # its client raises its own errors, its HTTP library's and the system's
         status = getattr(getattr(error, "response", None), "status_code", None)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = why_refused(error)
         ways = {
             401: "log in with `hf auth login`, or set HF_TOKEN",
             403: "your token may not do this; take one that may write",

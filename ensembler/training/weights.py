@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import WeightsError
-from ..reach import hub_out_of_reach
+from ..reach import hub_out_of_reach, why_refused
 from .backbone import open_weights, timm_module
 
 
@@ -81,7 +81,7 @@ def _from_hub(backbone: str) -> Path:
     try:
         return Path(hf_hub_download(repository, "model.safetensors"))
     except Exception as error:  # its client raises its own errors, its HTTP library's and the system's
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = why_refused(error)
         raise WeightsError(
             f"backbone {backbone!r}: the hub refused {repository!r} ({reason}); {way_out}"
         ) from error

@@ -35,6 +35,8 @@ _VOLATILE = (
     (re.compile(r"[^\s'\":(]*/pytest-of-[^/]+/pytest-\d+(/popen-gw\d+)?/[^/\s'\":,;)]+"), "TMP"),
     (re.compile(re.escape(str(ROOT)) + r"(?=/|\b)"), "REPOSITORY"),
     (re.compile(re.escape(sys.prefix) + r"(?=/|\b)"), "VENV"),
+    (re.compile(r"\b[0-9a-f]{16,}\b"), "HASH"),
+    (re.compile(r"process \d+ on \S+ since [\d-]+ [\d:]+"), "process PID on HOST since TIME"),
 )
 
 
@@ -50,7 +52,8 @@ def normalised(text: str) -> str:
     """A message without what differs from run to run, on one line as it is printed."""
     for pattern, name in _VOLATILE:
         text = pattern.sub(name, text)
-    return " ".join(text.splitlines())
+    line = " ".join(text.splitlines())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 class Recorder:

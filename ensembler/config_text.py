@@ -57,7 +57,7 @@ def read_yaml(text: str, path: Path) -> tuple[dict[str, Any], Lines]:
 
 
 def _refuse_bombs(text: str, path: Path) -> None:
-    """Aliases can stand for billions of nodes, deep nesting takes quadratic time, tags name types: no config needs any."""
+    """Aliases stand for billions of nodes, deep nesting takes quadratic time, tags name types: no config needs any."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         line = event.start_mark.line + 1 if event.start_mark else 1

@@ -23,6 +23,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Names that are compared with a misspelt one, and characters of it: more would take seconds.
+COMPARED = 5000
+
 #: Characters of a message: where and what stand at its beginning, the way out at its end.
 MOST = 2000
 
@@ -94,7 +97,9 @@ def did_you_mean(value: str, valid: Iterable[str], n: int = 1) -> str:
     "did you mean 'stacking'?"
     """
     names = sorted(valid)
-    near = difflib.get_close_matches(value, names, n=n, cutoff=0.5)
+    near = (
+        difflib.get_close_matches(value[:COMPARED], names, n=n, cutoff=0.5) if len(names) <= COMPARED else []
+    )
     if near:
         return "did you mean " + " or ".join(repr(name) for name in near) + "?"
     if len(names) > 30:

@@ -268,7 +268,10 @@ def _slice_rows(y: NDArray[np.int64], fraction: float, draw: np.random.Generator
     quota[order[: max(round(len(y) * fraction), 1) - int(quota.sum())]] += 1
     if quota.sum() == 0:  # no class has two rows
         quota[y[0]] = 1
-    chosen = [draw.permutation(np.flatnonzero(y == c))[:n] for c, n in enumerate(quota)]
+    of_class = np.split(
+        np.argsort(y, kind="stable"), np.cumsum(counts)[:-1]
+    )  # in one pass, however many there are
+    chosen = [draw.permutation(rows)[:n] for rows, n in zip(of_class, quota, strict=True)]
     return np.sort(np.concatenate(chosen))
 
 

@@ -5,6 +5,7 @@ Each returns PNG, or SVG for `kind="svg"`; the same bytes for the same frame.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from .errors import printable
 from .figures import KIND_COLOURS, KIND_SYMBOLS, PALETTE
 from .metrics import get_metric
 
@@ -23,6 +25,9 @@ COLUMNS, WIDTH, HEIGHT = 3, 3.6, 2.5
 
 #: Most rows of the leaderboard and most classes of a confusion matrix whose picture can still be read.
 MAX_ROWS, MAX_CLASSES = 60, 60
+
+#: Characters of a name: longer ones would leave no room for what they name.
+MAX_NAME = 48
 
 _MARKERS = {"circle": "o", "diamond": "D"}
 
@@ -181,11 +186,15 @@ def _drawn(width: float, height: float, kind: Kind) -> Iterator[tuple[Any, Bytes
     with mpl.rc_context(settings):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, stream
-        figure.savefig(
-            stream, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else {"Software": None}
-        )
+        with warnings.catch_warnings():
+            # A name in a writing that the font lacks is drawn as boxes; the tables beside the picture have it.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(
+                stream, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else {"Software": None}
+            )
 
 
 def _text(name: object) -> str:
-    """`$` would start a formula; names are text."""
-    return str(name).replace("$", r"\$")
+    """`$` would start a formula, and a line end a line; names are text."""
+    text = printable(str(name))
+    return (text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "…").replace("$", r"\$")

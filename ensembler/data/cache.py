@@ -25,7 +25,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from ..errors import DataError, UnreadableImageError, printable
-from .decode import DECODER_VERSION, load_pixels
+from .decode import DECODER_VERSION, load_pixels, open_plain, read_plain
 from .places import cache_dir
 from .table import ImageTable
 
@@ -139,7 +139,7 @@ def _hash() -> hashlib.blake2b:
 
 def _digest(path: Path) -> str | OSError:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return hashlib.file_digest(file, _hash).hexdigest()
     except OSError as error:
         return error
@@ -240,7 +240,7 @@ def _decode(image: _Image, size: int) -> NDArray[np.uint8] | str:
     """The pixels, or why there are none."""
     total = _hash()
     try:
-        data = image.path.read_bytes()
+        data = read_plain(image.path)
         total.update(data)
     except OSError as error:
         raise DataError(f"{image.path}: went away meanwhile: {error.strerror}; start again") from error

@@ -5,12 +5,17 @@ Needs numpy and Pillow alone.
 
 from __future__ import annotations
 
+import errno
 import io
+import math
+import os
+import stat
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +28,9 @@ DECODER_VERSION = 1
 
 #: A file may name any size in its header; beyond this one (400 MB of RGB) it is a decompression bomb.
 MAX_PIXELS = 1 << 27
+
+#: Pixels that are converted at a time where converting takes more room than the image.
+STRIP_PIXELS = 1 << 22
 
 #: Pillow would also open formats that start another program (EPS) or read other files; these do neither.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -173,7 +181,7 @@ def header(source: Path | bytes, *, name: str | None = None) -> Header:
     """
     shown = name or (str(source) if isinstance(source, Path) else "image")
     try:
-        data = source.read_bytes() if isinstance(source, Path) else source
+        data = read_plain(source) if isinstance(source, Path) else source
         with _QUIET, _open(data) as image:
             several = image.format == "MPO"  # a JPEG with another view beside it, as some cameras write
             bits = {"I": 32, "F": 32}.get(image.mode, 16 if image.mode in _DEEP_MODES else 8)
@@ -194,6 +202,29 @@ def header(source: Path | bytes, *, name: str | None = None) -> Header:
 # ---------------------------------------------------------------------- reading
 
 
+def open_plain(path: Path) -> BinaryIO:
+    """A file open for reading; a pipe would keep us waiting for ever, and a device need not end.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+    """
+    return open(path, "rb", opener=_plain_handle)
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of a file; see `open_plain`."""
+    with open_plain(path) as stream:
+        return stream.read()
+
+
+def _plain_handle(path: str, flags: int) -> int:
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "is no plain file", path)
+
+
 def _read_rgb(source: Path | bytes | Image.Image, name: str | None) -> Image.Image:
     if not isinstance(source, Path | bytes | Image.Image):
         raise TypeError(f"source: {type(source).__name__}; expected a Path, bytes or a Pillow image")
@@ -208,7 +239,7 @@ def _read_rgb(source: Path | bytes | Image.Image, name: str | None) -> Image.Ima
 
 
 def _open(source: Path | bytes) -> Image.Image:
-    data = source.read_bytes() if isinstance(source, Path) else source
+    data = read_plain(source) if isinstance(source, Path) else source
     if not data:
         raise ValueError("is empty")
     image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -243,9 +274,25 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _DEEP_MODES:
         return _deep_to_8_bit(image).convert("RGB")
     if image.has_transparency_data:
-        front = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", front.size, "white"), front).convert("RGB")
+        return _over_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Transparency laid over white, strip by strip: at once it would take four times the memory of the result."""
+    whole = Image.new("RGB", image.size)
+    for top, bottom in _strips(image):
+        front = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        flat = Image.alpha_composite(Image.new("RGBA", front.size, "white"), front)
+        whole.paste(flat.convert("RGB"), (0, top))
+    return whole
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, int]]:
+    """First row and end of strips of a few megapixels; most images are one."""
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, min(top + rows, image.height)
 
 
 def _deep_to_8_bit(image: Image.Image) -> Image.Image:
@@ -254,18 +301,22 @@ def _deep_to_8_bit(image: Image.Image) -> Image.Image:
     The full scale of integers is 65,535. That of floats is the smallest of 1, 255 and 65,535 that holds all
     values. What fits no full scale (negative or larger values) is stretched from its least to its greatest.
     """
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("has values that are not finite")
+    values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
+    if not math.isfinite(low + high):  # one NaN makes both NaN
+        raise ValueError("has values that are not finite")
     full_scales = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
     fitting = [scale for scale in full_scales if low >= 0 and high <= scale]
     if fitting:
         low, high = 0.0, fitting[0]
-    grey = np.rint((values - low) * (255.0 / max(high - low, 1e-12))).astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int):  # PNG marks one grey value as see-through
-        grey[values == transparent] = 255
+    for top, bottom in _strips(image):
+        part = values[top:bottom].astype(np.float64)
+        scaled = np.rint((part - low) * (255.0 / max(high - low, 1e-12))).astype(np.uint8)
+        if isinstance(transparent, int):  # PNG marks one grey value as see-through
+            scaled[part == transparent] = 255
+        grey[top:bottom] = scaled
     return Image.fromarray(grey)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, UnreadableImageError, printable
-from .decode import header_size
+from .decode import header_size, read_plain
 from .table import ImageTable
 
 #: Names of folders that are parts of a data set rather than classes of it.
@@ -164,7 +164,7 @@ def survey(
 def _look(path: Path) -> tuple[bytes, tuple[int, int]] | str:
     """Hash of the content and size of the image, or why there are none."""
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
         size = header_size(data, name=str(path))
     except UnreadableImageError as error:
         return str(error).removeprefix(printable(f"{path}: "))

@@ -42,6 +42,9 @@ LENGTH = 4096
 #: Inputs that the fuzzer begins with, of random bytes.
 SEEDS = 200
 
+#: Cases between two notes of how far it is; what ends the process loses no more than these.
+PROGRESS = 2000
+
 #: Address space that a case may take beside what the process has when it starts.
 HEADROOM_BYTES = 2 << 30
 
@@ -111,9 +114,8 @@ def _in_a_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
                 "seconds": 0,
                 "peak_mib": 0,
             }
-        result["died"] = 0
-        if not result["cases"]:
-            result["died"] = code
+        result["died"] = code
+        if code:
             last = args.keep / f"{name}-last"
             args.keep.mkdir(parents=True, exist_ok=True)
             last.write_bytes((home / "last").read_bytes() if (home / "last").exists() else b"")
@@ -171,8 +173,10 @@ class _Run:
         except Exception as error:  # whatever gets out is a finding
             self._keep(data, error)
         self._cases += 1
+        if self._cases % PROGRESS == 0 or self._cases == self._args.cases:
+            self._note()
         if self._cases == self._args.cases:
-            self._end()
+            os._exit(0)  # libFuzzer would go on
 
     def _keep(self, data: bytes, error: Exception) -> None:
         place = traceback.extract_tb(error.__traceback__)
@@ -185,7 +189,7 @@ class _Run:
             self._args.keep.mkdir(parents=True, exist_ok=True)
             (self._args.keep / f"{self._name}-{len(self._violations)}").write_bytes(data)
 
-    def _end(self) -> None:
+    def _note(self) -> None:
         result = {
             "target": self._name,
             "cases": self._cases,
@@ -196,8 +200,7 @@ class _Run:
             "coverage": self._coverage,
         }
         (self._args.here / "result.json").write_text(json.dumps(result))
-        sys.stdout.flush()
-        os._exit(0)  # libFuzzer would go on
+        print(f"{self._name}: {self._cases:,} cases, {result['seconds']:.0f} s", flush=True)
 
 
 def _fuzz(name: str, args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import UnreadableImageError
-from ..decode import Header, header
+from ..decode import Header, header, read_plain
 from ..folder import EXTENSIONS
 from .findings import Finding
 
@@ -61,7 +61,7 @@ def look_at(paths: Sequence[Path], progress: Callable[[int, int], None] | None =
 
 def _look(path: Path) -> Look | None:
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
         return Look(len(data), header(data, name=str(path)))
     except (OSError, UnreadableImageError):
         return None  # `build_cache` has listed it with its reason

@@ -27,13 +27,20 @@ from ensembler.app.server import command
 
 
 @contextlib.contextmanager
-def serving(runs: Path, log: Path | None = None) -> Iterator[str]:
-    """The app's server over a folder of runs, as `ensembler app` starts it; yields its address."""
+def serving(runs: Path, log: Path | None = None, script: Path | None = None) -> Iterator[str]:
+    """The app's server over a folder of runs, as `ensembler app` starts it; yields its address.
+
+    With a script it is Streamlit's own server, with the same settings, over that script.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with (log or Path(os.devnull)).open("wb") as out:
-        server = subprocess.Popen(command(runs, "127.0.0.1", port, True), stdout=out, stderr=out)
+        words = command(runs, "127.0.0.1", port, True)
+        if script is not None:
+            words = [str(script) if word.endswith("main.py") else word for word in words]
+            words[words.index("ensembler.app.run")] = "streamlit"
+        server = subprocess.Popen(words, stdout=out, stderr=out)
         try:
             end = time.monotonic() + 60
             while True:

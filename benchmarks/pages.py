@@ -5,6 +5,9 @@
 Over a folder with one small run, then with one of 10,000 candidates, then with one of 50 members x 10,000 rows x 10
 classes. "Cold" is the first page that a server has ever drawn, its imports included; the server itself has started. A
 page stands when its heading is there and the script has ended. The bars: 2 s for the first page, 1 s for the lab.
+
+Before them, and in turn with the small run's first page, one of Streamlit that holds a heading and a chart of three
+bars: what this browser on this machine takes for anything that Streamlit draws. `--first` measures no more than these.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy as np
 from leaderboard import stored_run
 from measure import commit, verdict
 from page_loads import serving
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from ensembler.app.main import PAGES
 from ensembler.comparison import combine, compare, start_bare_run
@@ -30,6 +33,16 @@ from ensembler.store import RunStore
 
 CHROMIUM = Path("/usr/bin/chromium")
 FIRST_BAR, LAB_BAR = 2.0, 1.0
+
+#: The least that Streamlit can be asked to draw a chart on.
+BARE = """
+import plotly.graph_objects as go
+import streamlit as st
+
+st.header("Bars")
+st.plotly_chart(go.Figure(go.Bar(x=[1, 2, 3])))
+"""
+
 FAST: list[tuple[str, dict[str, Any]]] = [("mean", {}), ("greedy", {}), ("convex", {})]
 
 
@@ -67,6 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="small runs, one round, no promise")
+    parser.add_argument("--first", action="store_true", help="first pages of the small run alone")
     args = parser.parse_args(argv)
     repeats, shrink = (1, 50) if args.quick else (args.repeats, 1)
     print(f"commit {commit()}; median of {repeats}", flush=True)
@@ -86,20 +100,23 @@ def main(argv: list[str] | None = None) -> None:
             folder = Path(home) / str(number)
             folder.mkdir()
             make(folder / "run")
-            cold: list[float] = []
-            warm: list[float] = []
+            scripts: dict[str, Path | None] = {title: None}
+            if number == 0:
+                bare = Path(home) / "bare.py"
+                bare.write_text(BARE)
+                scripts = {"a heading and three bars": bare, title: None}
+            found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in scripts}
             for _ in range(repeats):
-                with serving(folder) as address:
-                    for times in (cold, warm):
-                        tab = browser.new_page()
-                        began = time.perf_counter()
-                        tab.goto(f"http://{address}/")
-                        settle(tab)
-                        times.append(time.perf_counter() - began)
-                        tab.close()
-            print(f"{title}: first page")
-            show("cold", cold, FIRST_BAR)
-            show("warm", warm, FIRST_BAR)
+                for name, script in scripts.items():
+                    with serving(folder, script=script) as address:
+                        for times in found[name]:
+                            times.append(first_page(browser, address))
+            for name, (cold, warm) in found.items():
+                print(f"{name}: first page")
+                show("cold", cold, FIRST_BAR)
+                show("warm", warm, FIRST_BAR)
+            if args.first:
+                break
             with serving(folder) as address:
                 tab = browser.new_page()
                 tab.goto(f"http://{address}/")
@@ -109,6 +126,17 @@ def main(argv: list[str] | None = None) -> None:
                     lab(tab, address, repeats)
                 tab.close()
         browser.close()
+
+
+def first_page(browser: Browser, address: str) -> float:
+    """Seconds until a new tab stands."""
+    tab = browser.new_page()
+    began = time.perf_counter()
+    tab.goto(f"http://{address}/")
+    settle(tab)
+    seconds = time.perf_counter() - began
+    tab.close()
+    return seconds
 
 
 def changes(tab: Page, title: str, repeats: int) -> None:

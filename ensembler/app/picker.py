@@ -24,6 +24,11 @@ def choose(stores: Sequence[RunStore]) -> RunStore | None:
         st.session_state[KEY] = None if refused else asked
     elif st.session_state.get(KEY) not in known:
         st.session_state[KEY] = stores[0].name
+    if len(known) == 1 and not refused:
+        # Nothing to choose from: a browser has the first page half a second sooner without the widget.
+        st.sidebar.markdown(f"Run **{plain(stores[0].name)}**")
+        st.query_params[KEY] = stores[0].name
+        return stores[0]
     chosen = st.sidebar.selectbox(
         "Run", list(known), None, key=KEY, placeholder="Choose a run", on_change=_into_url
     )

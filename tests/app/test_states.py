@@ -155,10 +155,17 @@ def test_damaged_events_are_told(open_app, tmp_path, said):
     assert "This run cannot be shown" in said(open_app(tmp_path))
 
 
-def test_a_missing_leaderboard_is_rebuilt(open_app, bare, said):
+def test_a_missing_leaderboard_is_made_for_the_page_and_nothing_is_written(open_app, bare, said):
     (bare.path / "leaderboard.parquet").unlink()
     assert "Use the ensemble" in said(open_app(bare.path.parent))
-    assert (bare.path / "leaderboard.parquet").exists()
+    assert not (bare.path / "leaderboard.parquet").exists()
+
+
+def test_one_run_is_named_and_there_is_nothing_to_choose(open_app, bare, said):
+    app = open_app(bare.path.parent)
+    assert not app.sidebar.selectbox
+    assert "Run **bare**" in [m.value for m in app.sidebar.markdown]
+    assert app.query_params["run"] == "bare"
 
 
 def test_a_rebuilt_leaderboard_is_shown(open_app, bare, said):

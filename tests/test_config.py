@@ -157,7 +157,7 @@ BAD = {
     "tab": ("folds:\n\tk: 2\n", ":5: not valid YAML: found character '\\t' that cannot start any token"),
     "object": (
         "keep: !!python/object/apply:os.system [exit 1]\n",
-        ":4: tag 'tag:yaml.org,2002:python/object/apply:os.system' is not allowed; write the value plainly, or in quotes",
+        ":4: tag 'tag:yaml.org,2002:python/object/apply:os.system' is not allowed; write the value plainly",
     ),
     "impossible date": ("metric: 2024-13-45\n", ": not valid YAML: month must be in 1..12"),
     "impossible number": ("seed: 0b_\n", ": not valid YAML: invalid literal for int() with base 2: ''"),

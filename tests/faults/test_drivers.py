@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,32 @@ with RunStore(sys.argv[1]).lock():
 """
 
 
+#: A finished run; its images are not there.
+FINISHED = Path(__file__).parent / "run_version_1"
+
+
 @pytest.fixture
-def run(finished_run: Any, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished_run.run, tmp_path / "run"))
+def run(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FINISHED, tmp_path / "run"))
 
 
 @pytest.fixture
 def driver(run: Path) -> Iterator[subprocess.Popen[str]]:
+    with _driving(run) as process:
+        yield process
+
+
+@contextmanager
+def _driving(run: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def _ensembler(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -55,10 +68,10 @@ def _tree(root: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("verb", ["run", "sweep", "combine", "compare"])
 def test_a_verb_that_writes_is_refused_beside_a_driver(
-    verb: str, run: Path, driver: subprocess.Popen[str], finished_run: Any
+    verb: str, run: Path, driver: subprocess.Popen[str]
 ) -> None:
     before = _tree(run)
-    arguments = (verb, finished_run.config, "-o", run) if verb in ("run", "sweep") else (verb, run)
+    arguments = (verb, run / "config.yaml", "-o", run) if verb in ("run", "sweep") else (verb, run)
     done = _ensembler(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -80,19 +93,24 @@ def test_what_the_app_s_lab_does_is_refused_beside_a_driver(
     assert _tree(run) == before
 
 
-@pytest.mark.parametrize("verb", [("leaderboard",), ("export", "--format", "torch", "-o", "{out}")])
-def test_a_verb_that_reads_works_beside_a_driver(
-    verb: tuple[str, ...], run: Path, driver: subprocess.Popen[str], tmp_path: Path
-) -> None:
+def test_who_reads_is_not_refused_beside_a_driver(run: Path, driver: subprocess.Popen[str]) -> None:
     (
         run / "leaderboard.parquet"
     ).unlink()  # what it is made from is there: it is not for a reader to write it
     before = _tree(run)
-    first, *rest = (part.format(out=tmp_path / "out") for part in verb)
-    done = _ensembler(first, run, *rest)
+    done = _ensembler("leaderboard", run)
     assert done.returncode == 0, done.stderr[-3000:]
     assert _tree(run) == before
     assert driver.poll() is None
+
+
+def test_a_bundle_is_exported_beside_a_driver(finished_run: Any, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished_run.run, tmp_path / "run"))
+    with _driving(run):
+        before = _tree(run)
+        done = _ensembler("export", run, "--format", "torch", "-o", tmp_path / "out")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert _tree(run) == before
 
 
 def test_the_lock_of_a_dead_driver_is_nobody_s(run: Path, driver: subprocess.Popen[str]) -> None:

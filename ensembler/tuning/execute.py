@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from ..errors import StoreError, TrainingError
 from ..metrics import Metric
 from ..training.candidate import CellJob, CellResult, Epoch, TrainingData
-from .loopback import on_loopback, warn_if_reachable
+from .loopback import on_loopback, warn_if_reachable, withhold_secrets
 from .plan import Chain, Outcome, Trial
 from .watchdog import Standstill, Watchdog
 
@@ -192,6 +192,7 @@ def execute(
     # As many trials wait as can run: with one, the worker that has just become free takes it each time, and the
     # start of a second worker, which takes longer than a short trial, is cancelled again and again.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
+    withhold_secrets()
     watch = TrialWatch(watchdog, Standstill(resources.cpus, resources.gpus))
     searcher = PlanSearcher(chain, observer, metric, watch, slots, late)
     stopping = plan_scheduler(searcher, metric, scheduler, epochs)

@@ -1,4 +1,4 @@
-"""A Ray of one machine that nobody else can reach."""
+"""A Ray of one machine that nobody else can reach, and that keeps no secrets of the environment in its logs."""
 
 from __future__ import annotations
 
@@ -46,3 +46,16 @@ def warn_if_reachable() -> None:
             "machine are kept out by Ray's token alone",
             file=sys.stderr,
         )
+
+
+def withhold_secrets() -> None:
+    """Lets Tune hand on to workers its own settings alone.
+
+    It hands on the keys of AWS as well, which a sweep does not use, and Ray writes what is handed on into a log.
+    """
+    from ray.tune.execution import class_cache
+
+    known = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {
+        name for name in known if name.startswith(("RAY_", "TUNE_", "TRAIN_"))
+    }

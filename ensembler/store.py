@@ -124,7 +124,12 @@ class RunStore(CellStore):
         with naming(self.path):
             fresh = not self.path.exists()
             make_folder(self.path)
-            require_locks(self.path)
+            try:
+                require_locks(self.path)
+            except StoreError:
+                if fresh:
+                    self.path.rmdir()
+                raise
             lock = FileLock(self.path / ".lock")
             try:
                 lock.acquire(timeout=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,8 @@ def discard_snapshot(job: CellJob, data: TrainingData) -> None:
     """Deletes the state of a Cell that is finished, or will not be."""
     file = snapshot_file(job, data)
     if file is not None:
-        file.unlink(missing_ok=True)
+        with suppress(OSError):  # one that is left is known by its key, and in nobody's way
+            file.unlink(missing_ok=True)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

@@ -30,7 +30,8 @@ def _intro(results: list[dict[str, Any]]) -> str:
         f"{', '.join(sorted({r['commit'] for r in results}))}. {n:,} cases, {share}: each operation that a small run "
         "has done on its files, failing with each errno, once or from there on. *Refused* is exit 2 with one line that "
         "names path, cause and way out; *went on* is exit 0 with all that it should leave (a clean-up that failed, "
-        "which the next driver makes up for). After each, every file was an old one or a new one to the byte, the "
+        "which the next driver makes up for). After each but those listed below, every file "
+        "was an old one or a new one to the byte, the "
         "store could be read, and the same command, with the cause gone, left what it leaves undisturbed."
     )
 
@@ -62,7 +63,8 @@ def _found(results: list[dict[str, Any]]) -> str:
     if not broken:
         return "Promises broken: 0."
     rows = [
-        [r["step"], r["at"], r["code"], r["kind"], r["path"], "; ".join(r["broken"])[:160]] for r in broken
+        [r["step"], r["at"], r["code"], r["kind"], r["path"], " ".join("; ".join(r["broken"]).split())[-160:]]
+        for r in broken
     ]
     return f"Promises broken: {len(broken)}.\n\n" + table(
         ["command", "n", "errno", "operation", "path", "what"], rows

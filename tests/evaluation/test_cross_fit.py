@@ -85,3 +85,9 @@ def test_each_fit_is_reported(library):
     cross_fit(make_combiner("mean"), predictions, LOG_LOSS, report=lambda done, n: told.append((done, n)))
     n = len(predictions.folds) + 1
     assert told == [(done, n) for done in range(1, n + 1)]
+
+
+def test_two_folds_are_enough(library):
+    predictions = library()
+    halves = predictions.with_fold(predictions.fold % 2)
+    assert list(cross_fit(make_combiner("mean"), halves, LOG_LOSS).predictions.folds) == [0, 1]

@@ -26,7 +26,7 @@ MEMORY_BYTES = 512 << 20
 #: What nothing here has any reason to do.
 NEVER = frozenset(
     ("pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn",
-     "os.spawn", "socket.connect", "socket.bind", "socket.getaddrinfo", "webbrowser.open", "code.__new__", "pty.spawn")
+     "os.spawn", "socket.connect", "socket.bind", "socket.getaddrinfo", "webbrowser.open", "pty.spawn")
 )  # fmt: skip
 
 #: Events that change the file system, and which of their arguments are paths.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from .choices import Choices, Drawn
+from ensembler.errors import EnsemblerError
+
+from .choices import Choices, Drawn, Read
 from .guard import Guard
 
 #: Cases of a target in the short run.
@@ -40,6 +43,8 @@ class Target:
         """What makes a case, and what runs one and tells its outcome; the folder is empty."""
         guard = Guard(home)
         shared = self.prepare(guard.inside)
+        with contextlib.suppress(EnsemblerError):  # what is imported on first use is no case's doing
+            self.run(self.generate(Read(b""), shared), shared, guard.inside)
         return lambda choices: self.generate(choices, shared), lambda case: guard.run(
             lambda: self.run(case, shared, guard.inside)
         )

@@ -17,7 +17,10 @@ import numpy as np
 from onnx import TensorProto, helper
 from safetensors.numpy import save
 
-from ensembler.bundle import Bundle
+from ensembler.bundle import (
+    Bundle,
+    networks,  # noqa: F401 - torch and timm take longer to import than a case may take
+)
 from ensembler.bundle.layout import CARD, INDEX, MODEL
 from ensembler.bundle.monitor.reference import REFERENCE, read_reference
 from ensembler.bundle.pages import card_page, read_card
@@ -221,5 +224,5 @@ BUNDLES = Target("bundles", prepare, generate, run, modules=("zipfile",))
 
 def test_a_bundle_is_used_or_refused(tmp_path: Path) -> None:
     outcomes = BUNDLES.hold(tmp_path)
-    assert outcomes["accepted"] > CASES / 100
+    assert outcomes.get("accepted", 0) > CASES / 100
     assert len(outcomes) > min(30, CASES / 20), outcomes

@@ -28,7 +28,7 @@ WHOLE: dict[str, Any] = {
     "backbones": ["resnet18", {"vit_tiny_patch16_224": {"weights": "random"}}],
     "accept_licenses": ["cc-by-nc-4.0"],
     "strategies": ["lp-ft", "full"],
-    "recipe": {"lr": 1e-3, "flip": True, "policy": "none", "batch_size": 8},
+    "recipe": {"lr": 1e-3, "flip": True, "policy": "trivial", "batch_size": 8},
     "screen": {"keep": 2},
     "search": {
         "trials": 4, "epochs": "auto", "algorithm": "random", "scheduler": "halving", "seed": 3,
@@ -101,5 +101,5 @@ CONFIGS = Target("configs", lambda inside: None, generate, run, modules=("yaml",
 
 def test_a_config_is_read_or_refused(tmp_path: Path) -> None:
     outcomes = CONFIGS.hold(tmp_path)
-    assert outcomes["accepted"] > CASES / 100
+    assert outcomes.get("accepted", 0) > CASES / 100
     assert len(outcomes) > min(30, CASES / 20), outcomes

@@ -139,5 +139,5 @@ IMAGES = Target("images", prepare, generate, run, modules=("PIL",))
 
 def test_an_image_is_read_or_refused(tmp_path: Path) -> None:
     outcomes = IMAGES.hold(tmp_path)
-    assert outcomes["accepted"] > CASES / 20
+    assert outcomes.get("accepted", 0) > CASES / 20
     assert len(outcomes) > min(15, CASES / 20), outcomes

@@ -184,5 +184,5 @@ MANIFESTS = Target("manifests", prepare, generate, run)
 
 def test_a_manifest_is_read_or_refused(tmp_path: Path) -> None:
     outcomes = MANIFESTS.hold(tmp_path)
-    assert outcomes["accepted"] > CASES / 50
+    assert outcomes.get("accepted", 0) > CASES / 50
     assert len(outcomes) > min(25, CASES / 20), outcomes

@@ -150,5 +150,5 @@ RUNS = Target("runs", prepare, generate, run)
 
 def test_a_run_is_read_or_said_to_be_damaged(tmp_path: Path) -> None:
     outcomes = RUNS.hold(tmp_path)
-    assert outcomes["accepted"] > CASES / 20
+    assert outcomes.get("accepted", 0) > CASES / 20
     assert len(outcomes) > min(30, CASES / 20), outcomes

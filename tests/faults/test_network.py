@@ -48,9 +48,9 @@ numerics: {precision: fp32}
 
 CANARY = "c4n4ry"
 
-#: Ray asks the host, by a link-local address that no router passes on, which cloud it runs in. It does so though its
-#: usage statistics are off; the answer stays in its dashboard's process.
-METADATA = " connect 169.254.169.254 80"
+#: Ray asks the host, by a link-local address and by a name that only Google's machines know, which cloud it runs in. It
+#: does so though its usage statistics are off; the answer stays in its dashboard's process.
+METADATA = (" connect 169.254.169.254 80", " lookup metadata.google.internal 0")
 
 #: What people have in their environment.
 SECRETS = {
@@ -94,7 +94,7 @@ class Watched:
 
     def left(self) -> list[str]:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return [line for line in lines if METADATA not in line]
+        return [line for line in lines if not line.endswith(METADATA)]
 
     def exposed(self) -> list[tuple[str, str, int]]:
         return sorted(s for s in self.listening if not _is_loopback(s[1]))

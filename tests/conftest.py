@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -52,6 +54,26 @@ def _write_folder(
 def write_images() -> Callable[..., Path]:
     """Writes class folders of small PNG files."""
     return _write_folder
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Path]:
+    """Makes something dear in a folder, once for all the processes that run tests; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "once"
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        shared.mkdir(exist_ok=True)
+        home, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(home, ignore_errors=True)  # of a process that failed at it
+                home.mkdir()
+                fill(home)
+                done.touch()
+        return home
+
+    return make
 
 
 # ---------------------------------------------------------------------- a finished run
@@ -104,12 +126,8 @@ def write_experiment() -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def finished_run(
-    tmp_path_factory: pytest.TempPathFactory, write_experiment: Callable[[Path], Path]
-) -> FinishedRun:
+def finished_run(once: Callable[..., Path], write_experiment: Callable[[Path], Path]) -> FinishedRun:
     from ensembler.experiment import Experiment
 
-    home = tmp_path_factory.mktemp("small")
-    config = write_experiment(home)
-    Experiment.from_config(config, home / "run").run()
-    return FinishedRun(home, config, home / "run", home / "images")
+    home = once("small", lambda home: Experiment.from_config(write_experiment(home), home / "run").run())
+    return FinishedRun(home, home / "small.yaml", home / "run", home / "images")

@@ -53,11 +53,12 @@ class ColourBundle:
 
 
 @pytest.fixture(scope="session")
-def mean_bundle(finished_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mean_bundle(finished_run: Any, once: Callable[..., Path]) -> Path:
     """The mean of the finished run as it is exported; tests that change it work on a copy."""
     from ensembler.experiment import Experiment
 
-    return Experiment.from_run(finished_run.run).export(tmp_path_factory.mktemp("mean") / "bundle", "mean")
+    run = Experiment.from_run(finished_run.run)
+    return once("mean", lambda home: run.export(home / "bundle", "mean")) / "bundle"
 
 
 @pytest.fixture

@@ -243,8 +243,8 @@ def test_a_graph_that_differs_is_refused_with_the_numbers(
 ) -> None:
     build = merge.ensemble_graph
 
-    def off(*args: Any) -> Any:
-        model, networks = build(*args)
+    def off(*args: Any, **options: Any) -> Any:
+        model, networks = build(*args, **options)
         for tensor in model.graph.initializer:
             if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 4:
                 array = onnx.numpy_helper.to_array(tensor)
@@ -284,7 +284,7 @@ def test_ties_of_a_combiner_are_no_difference_of_the_graph() -> None:
 def test_what_torch_cannot_export_is_said_and_falls_back_where_nobody_chose(
     every: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise BundleError("net: torch cannot export it as ONNX (no such operator); use --format torch")
 
     monkeypatch.setattr("ensembler.bundle.graph.merge.ensemble_graph", fail)

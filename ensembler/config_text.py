@@ -65,7 +65,9 @@ def _refuse_bombs(text: str, path: Path) -> None:
             raise ConfigError(f"{path}:{line}: alias *{event.anchor} is not allowed; write the value out")
         tag = getattr(event, "tag", None)
         if tag is not None:  # one that somebody wrote: of plain values YAML finds it by itself, later
-            raise ConfigError(f"{path}:{line}: tag {tag[:60]!r} is not allowed; write the value plainly, or in quotes")
+            raise ConfigError(
+                f"{path}:{line}: tag {tag[:60]!r} is not allowed; write the value plainly, or in quotes"
+            )
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH or count > MAX_NODES:
             raise ConfigError(f"{path}:{line}: nested too deeply or too long; this is no config")

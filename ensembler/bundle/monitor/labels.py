@@ -53,7 +53,12 @@ def _from_csv(file: Path, paths: Sequence[Path]) -> dict[Path, str]:
                 raise DataError(f"{file}: columns {', '.join(columns) or 'none'}; expected path and label")
             rows = [(row["path"], row["label"]) for row in reader if row["path"] and row["label"]]
             return _matched(rows, file.parent, paths)
-    except (OSError, RuntimeError, ValueError, csv.Error) as error:  # codecs; paths that are none; links in circles
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        csv.Error,
+    ) as error:  # codecs; paths that are none; links in circles
         raise DataError(
             f"{file}: cannot be read ({error}); give a CSV with the columns path and label"
         ) from error

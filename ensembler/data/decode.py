@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,7 +202,7 @@ def header(source: Path | bytes, *, name: str | None = None) -> Header:
 # ---------------------------------------------------------------------- reading
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> io.BufferedReader:
     """A file open for reading; a pipe would keep us waiting for ever, and a device need not end.
 
     Raises:

@@ -160,7 +160,7 @@ def test_a_run_keeps_to_what_it_began_with(home: Path) -> None:
         copy(home, f"images/ant/{i:03d}.png", f"images/ant/{i:03d}-x.bmp")
     prepare(home)
     prepare(home)
-    with pytest.raises(RunMismatchError, match="data.duplicates was group, is ignore"):
+    with pytest.raises(RunMismatchError, match=r"data\.duplicates was group, is ignore"):
         prepare(home, ", duplicates: ignore")
 
 

@@ -329,11 +329,11 @@ def test_an_error_of_the_user_s_is_one_line_even_if_its_message_is_not(
 ) -> None:
     monkeypatch.setattr(cli, "_list", _raising(EnsemblerError("first\nsecond")))
     assert main(["list", "metrics"]) == 2
-    assert capsys.readouterr().err == "error: first second\n"
+    assert capsys.readouterr().err == "error: first\\nsecond\n"
     assert main(["list", "metrics", "--debug"]) == 2
     err = capsys.readouterr().err
     assert "Traceback (most recent call last)" in err
-    assert err.endswith("error: first second\n")
+    assert err.endswith("error: first\\nsecond\n")
 
 
 def test_a_bug_shows_its_traceback_and_exits_1(

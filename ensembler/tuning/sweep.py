@@ -313,7 +313,10 @@ class Sweep:
                     candidate.id, _failure(candidate, SEARCH_FOLD, "search", trial["reason"])
                 )
         complete = {candidate.id for candidate in self.result.candidates}
-        self.result.failed = [f for key, f in self._failed.items() if key not in complete]
+        failed = [f for key, f in self._failed.items() if key not in complete]
+        self.result.failed = sorted(
+            failed, key=lambda f: str(f["name"])
+        )  # not in the order in which they ended
         for name, reason in self._after.left_out.items():
             self.result.failed.append(
                 {"name": name, "fold": None, "stage": "after crossval", "reason": reason}

@@ -91,8 +91,9 @@ def differences(run: Path, quiet: Path) -> list[str]:
     if read_leaderboard(mine).verdict.sentence != read_leaderboard(theirs).verdict.sentence:
         found.append("verdict")
     for key in ("failed", "candidates", "identity"):
-        if mine.manifest().get(key) != theirs.manifest().get(key):
-            found.append(f"manifest {key}")
+        has, should = mine.manifest().get(key), theirs.manifest().get(key)
+        if has != should:
+            found.append(f"manifest {key}: {has}, expected {should}")
     tested, answers = mine.test_predictions(), theirs.test_predictions()
     assert tested is not None
     assert answers is not None

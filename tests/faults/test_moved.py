@@ -93,7 +93,7 @@ def test_who_has_the_run_alone_is_told_how_to_say_where_the_images_are(
     assert main(["run", str(own), "-o", str(copied.run)]) == 2
     said = capsys.readouterr().err
     assert f"{copied.images}/train: no such folder; " in said
-    assert f"if the images have moved, say where they are now: data.source in {own}" in said
+    assert "if the images have moved, say where they are now: data.source in run/config.yaml" in said
     settings = yaml.safe_load(own.read_text())
     settings["data"] |= {"source": str(away / "train"), "test": str(away / "test")}
     own.write_text(yaml.safe_dump(settings))

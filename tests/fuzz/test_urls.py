@@ -6,7 +6,6 @@ own. Whole pages are drawn by Streamlit's own test runner, a few dozen of them.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -193,8 +192,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-#: The pages that read their address; Launch is off here, and Data would look for images.
+#: The pages that read their address; Launch starts processes, and Data would look for images.
 DRAWN = [page.module for group in PAGES.values() for page in group if page.module not in ("launch", "data")]
+
+
+def _draw(module: str, path: str) -> None:
+    from pathlib import Path
+
+    from ensembler.app.main import PAGES, show
+    from ensembler.store import RunStore
+
+    page = next(page for group in PAGES.values() for page in group if page.module == module)
+    show(page, Path(path).parent, RunStore(Path(path)), lambda: None)
 
 
 @settings(
@@ -204,13 +213,7 @@ DRAWN = [page.module for group in PAGES.values() for page in group if page.modul
 @pytest.mark.parametrize("page", DRAWN)
 def test_a_whole_page_is_drawn_at_any_address(page: str, data: Any, runs: Path) -> None:
     query = _query(Drawn(data.draw), (*VALUES, *small_run.CLASSES))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ENSEMBLER_RUNS", str(runs))
-        patch.setattr(sys, "argv", ["app.py"])
-        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-        app.query_params.update(
-            {k: v for k, v in parse_qs(query, keep_blank_values=True).items() if k != "run"}
-        )
-        app.run()
-        app.switch_page(page) if page != DRAWN[0] else None
-        assert not app.exception, (query, app.exception)
+    app = AppTest.from_function(_draw, args=(page, str(runs / "pets")), default_timeout=60)
+    app.query_params.update(parse_qs(query, keep_blank_values=True))
+    app.run()
+    assert not app.exception, (query, app.exception)

@@ -182,7 +182,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features.np, "save", full)
+    monkeypatch.setattr(features, "write_array", full)
     with pytest.raises(StoreError, match="No space left on device"):
         ensure_features(job("probe").candidate, data, torch.device("cpu"))
     assert list(data.features.iterdir()) == []

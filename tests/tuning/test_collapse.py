@@ -130,7 +130,7 @@ class World:
     left_s: float | None = None
     fails: str = "nothing"
 
-    def execute(self, chain: Chain, data: TrainingData, *_: Any) -> None:
+    def execute(self, chain: Chain, data: TrainingData, *_: Any, **__: Any) -> None:
         while (trial := chain.ask()) is not None:
             kind = trial.job.candidate.kind
             assert trial.job.fold == EVERY_ROW

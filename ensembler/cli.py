@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EnsemblerError as error:
         if args.debug:
             traceback.print_exc()
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, SystemExit) as end:
         return _ended_by_hand(end)
@@ -474,6 +474,8 @@ def _list_costs(kind: str, pattern: str) -> None:
 def _show(board: Leaderboard) -> None:
     print(board.to_table(max(100, shutil.get_terminal_size((140, 24)).columns)))
     print(f"\n{board.verdict.sentence}")
+    for failure in board.verdict.failed:
+        print(f"  {failure}")
 
 
 def _show_collapse(store: RunStore) -> None:

@@ -125,7 +125,7 @@ def _limited(store: RunStore, predictions: Predictions, metric: Metric) -> Itera
 
 def _own(store: RunStore, rows: Rows, metric: Metric) -> Iterator[CrossFit]:
     """The ensembles of the config."""
-    costs = {name: cost.latency_ms for name, cost in _costs(store).items()}
+    costs = {name: cost.latency_ms for name, cost in _costs(store).items() if cost.latency_ms is not None}
     for name, options in _entries(store):
         combiner = make_entry(name, options, metric)
         if isinstance(combiner, Cascade) and not combiner.costs and set(rows.plain.members) <= set(costs):

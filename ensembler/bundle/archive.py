@@ -92,12 +92,13 @@ class Folder(Archive):
             BundleError: a name that leads outside, a symbolic link, or a missing file.
         """
         path = self.shown
-        for part in safe_name(self.shown, name).parts:
-            path = path / part
-            if path.is_symlink():
-                raise BundleError(f"{path}: is a symbolic link; a bundle holds files alone")
-        if not path.is_file():
-            raise BundleError(f"{path}: missing; export again")
+        with _Damage(self, name):  # the name may be none that a file can have
+            for part in safe_name(self.shown, name).parts:
+                path = path / part
+                if path.is_symlink():
+                    raise BundleError(f"{path}: is a symbolic link; a bundle holds files alone")
+            if not path.is_file():
+                raise BundleError(f"{path}: missing; export again")
         return path
 
     def _open(self, name: str) -> tuple[IO[bytes], int]:

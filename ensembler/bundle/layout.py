@@ -28,7 +28,7 @@ CARD = "README.md"
 MODEL = "model.onnx"
 COMBINER_MODEL = "combiner.onnx"
 COMBINER = "combiner.safetensors"
-REQUIRED = ("format", "classes", "image_size", "members", "combiner", "files")
+REQUIRED = ("format", "name", "classes", "image_size", "members", "combiner", "files")
 
 #: Input and outputs of the graph; `SAID` is what each fold model of each member says, (members, folds, n, classes).
 IMAGES, PROBABILITIES, SAID = "images", "probabilities", "members"
@@ -141,6 +141,8 @@ def _index_of(archive: Archive) -> dict[str, Any]:
         raise BundleError(f"{shown}: lacks some of {', '.join(REQUIRED)}; export again")
     if index["format"] not in READ:
         raise BundleError(f"{shown}: format {index['format']!r}; this version reads {FORMAT}; export again")
+    if not isinstance(index["name"], str):
+        raise BundleError(f"{shown}: name is {index['name']!r:.60}; expected a row's name; export again")
     if not isinstance(index["files"], dict):
         raise BundleError(f"{shown}: files is no table of digests; export again")
     for name in index["files"]:

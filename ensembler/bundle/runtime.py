@@ -80,13 +80,14 @@ class Bundle:
         files = open_bundle(Path(path))
         try:
             return cls(files.index, _engine(files, engine, threads))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise BundleError(f"{files.where(INDEX)}: cannot be used ({error}); export again") from error
 
     @property
     def name(self) -> str:
         """The row of the leaderboard that was exported."""
-        return str(self.index["name"])
+        name: str = self.index["name"]
+        return name
 
     def predict(self, images: Iterable[ImageLike], *, progress: bool = False) -> NDArray[np.float32]:
         """Probabilities float32 (images, classes) of files, encoded bytes, PIL images or uint8 RGB arrays.

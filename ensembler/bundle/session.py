@@ -54,6 +54,8 @@ class GraphSession:
             [(IMAGES, "tensor(uint8)", [None, *self._shape])],
             [(PROBABILITIES, "tensor(float)", [None, classes]), said],
         )
+        if self._stages is not None:
+            self._require_stages(self._stages)
 
     def answer(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What the ensemble says, (images, classes), and its fold models, (members, folds, images, classes).
@@ -86,6 +88,16 @@ class GraphSession:
             [PROBABILITIES], {SAID: np.asarray(proba, np.float32)}
         )[0]
         return answer
+
+    def _require_stages(self, stages: Stages) -> None:
+        members, folds, _ = self._sizes
+        if len(stages.order) != members:
+            raise ValueError(f"a cascade of {len(stages.order)} members in a bundle of {members}")
+        wanted = (WANTED, "tensor(bool)", [members, folds])
+        if not _fits([wanted], self._session.get_overridable_initializers()):
+            raise BundleError(
+                f"{self._files.where(MODEL)}: has no input {WANTED!r} for the cascade of this bundle; export again"
+            )
 
     def _open(self, name: str, model: bytes, inputs: list[Any], outputs: list[Any]) -> Any:
         where = self._files.where(name)

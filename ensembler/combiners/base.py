@@ -134,7 +134,7 @@ class Combiner:
         return tuple(m for m, weight in zip(self.members_, self.weights_, strict=True) if weight > 0)
 
     def asked_(self, predictions: Predictions) -> dict[str, float]:  # noqa: ARG002 - a cascade's
-        """Share of these rows, above 0 to 1, for which each of `used_members_` has to be run."""
+        """Share of these rows, 0 to 1, for which each of `used_members_` has to be run; of fitted rows, an estimate."""
         return dict.fromkeys(self.used_members_, 1.0)
 
     @property

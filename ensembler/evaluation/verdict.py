@@ -149,7 +149,11 @@ def _count(failed: Sequence[str]) -> str:
 
 
 def _failure(candidate: Mapping[str, Any]) -> str:
-    """One line from a mapping with a name; all else it holds is the reason."""
-    name = str(candidate.get("name", "unnamed"))
-    reason = ", ".join(f"{key}: {value}" for key, value in candidate.items() if key != "name")
-    return f"{name} ({reason})" if reason else name
+    """One line from a mapping with a name, mostly with a reason, and with whatever else is known."""
+    name, reason = candidate.get("name", "unnamed"), candidate.get("reason")
+    rest = [
+        f"{key}: {value}"
+        for key, value in candidate.items()
+        if key not in {"name", "reason"} and value is not None
+    ]
+    return f"{name}{'' if reason is None else f': {reason}'}{' (' + ', '.join(rest) + ')' if rest else ''}"

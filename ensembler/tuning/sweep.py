@@ -314,9 +314,8 @@ class Sweep:
                 )
         complete = {candidate.id for candidate in self.result.candidates}
         failed = [f for key, f in self._failed.items() if key not in complete]
-        self.result.failed = sorted(
-            failed, key=lambda f: str(f["name"])
-        )  # not in the order in which they ended
+        # Not in the order in which they ended, which is another one each time.
+        self.result.failed = sorted(failed, key=lambda f: str(f["name"]))
         for name, reason in self._after.left_out.items():
             self.result.failed.append(
                 {"name": name, "fold": None, "stage": "after crossval", "reason": reason}

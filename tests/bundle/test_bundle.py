@@ -272,6 +272,12 @@ def test_a_symbolic_link_is_refused(damaged: Path) -> None:
     assert "is a symbolic link" in _refused(damaged)
 
 
+def test_a_name_that_no_file_can_have_is_refused(damaged: Path) -> None:
+    files = json.loads((damaged / INDEX).read_text())["files"]
+    _index(damaged, files={**files, "x" * 300: "0" * 64})
+    assert "cannot be read ([Errno 36] File name too long" in _refused(damaged)
+
+
 def test_a_file_without_a_digest_is_not_used(damaged: Path) -> None:
     shutil.copy(damaged / "members/0/0.safetensors", damaged / "extra.safetensors")
     index = json.loads((damaged / INDEX).read_text())
@@ -284,6 +290,7 @@ def test_a_file_without_a_digest_is_not_used(damaged: Path) -> None:
     ("changes", "expected"),
     [
         ({"format": 99}, "format 99; this version reads 2; export again"),
+        ({"name": 3}, "name is 3; expected a row's name; export again"),
         ({"files": []}, "files is no table of digests"),
         ({"members": None}, "members is no list of members"),
         ({"members": [{}]}, "members is no list of members"),

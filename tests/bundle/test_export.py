@@ -129,6 +129,25 @@ def test_a_cascade_runs_no_more_than_it_needs_and_its_card_says_what_that_saves(
     assert "What the cascade saves" not in (exported("mean") / CARD).read_text()
 
 
+def test_a_cascade_that_is_not_of_its_graph_is_refused(exported: Callable[..., Path], tmp_path: Path) -> None:
+    def loaded(kind: str, cascade: dict[str, Any]) -> None:
+        folder = Path(shutil.copytree(exported(kind), tmp_path / "bundle", dirs_exist_ok=True))
+        index = json.loads((folder / INDEX).read_text())
+        index["graph"]["cascade"] = cascade
+        (folder / INDEX).write_text(json.dumps(index))
+        Bundle.load(folder, engine="onnx")
+
+    with pytest.raises(
+        BundleError, match=r"bundle\.json: cannot be used \(a cascade of 2 members in a bundle of"
+    ):
+        loaded("cascade", Stages((0, 1), (0.9,), (False, False)).to_index())
+    n = len(Bundle.load(exported("mean")).members)
+    with pytest.raises(
+        BundleError, match=r"model\.onnx: has no input 'wanted' for the cascade of this bundle"
+    ):
+        loaded("mean", Stages(tuple(range(n)), (0.9,) * (n - 1), (False,) * n).to_index())
+
+
 @pytest.mark.parametrize("part", ["probe", "lp-ft", "full"])
 def test_a_single_model_is_a_graph_too(
     part: str, every: RunStore, exported: Callable[..., Path], pixels: np.ndarray

@@ -70,7 +70,7 @@ class Watched:
 
     Attributes:
         process: the command's.
-        listening: (process, address, port) of each socket that was ever seen to listen.
+        listening: (process and its command, address, port) of each socket that was ever seen to listen.
         log: of connections that would have left the machine.
     """
 
@@ -84,7 +84,7 @@ class Watched:
         for process in with_children:
             try:
                 sockets = process.net_connections(kind="inet")
-                name = " ".join(process.cmdline())[:80]
+                name = " ".join([process.name(), *process.cmdline()])[:80]
             except psutil.Error:
                 continue
             for one in sockets:

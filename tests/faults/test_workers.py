@@ -360,6 +360,7 @@ def _add(cluster: Any) -> Any:
     return cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1", object_store_memory=128 * 2**20)
 
 
+@pytest.mark.slow  # its seconds depend on when Ray notices
 def test_nodes_that_are_lost_lose_no_trial_and_when_the_last_is_gone_the_sweep_ends(
     nodes: Any,
     tmp_path: Path,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch._dynamo  # noqa: F401 - some models import it when they are built, and it makes a folder for its cache
 from onnx import TensorProto, helper
 from safetensors.numpy import save
 

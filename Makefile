@@ -4,8 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# The tests that take seconds, those files first that take longest (tests/conftest.py).
+QUICK := -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
+# Of these every branch has to be run by some test.
+CORE := ensembler/store.py,ensembler/config.py,ensembler/predictions*.py,ensembler/combiners/*,ensembler/bundle/*
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow faults lock audit locked bounds wheel fuzz mutation check app clean
+.PHONY: help demo test coverage slow faults lock audit locked bounds wheel fuzz mutation check app clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -20,7 +25,12 @@ demo: $(STAMP)  ## the whole road on handwritten digits, then the leaderboard
 	@$(BIN)/ensembler run configs/quickstart.yaml
 
 test: $(STAMP)  ## every test that takes seconds
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=90
+	@$(BIN)/python -m pytest $(QUICK)
+
+coverage: $(STAMP)  ## the same tests with branches counted, which takes half as long again; all of the core has to be run
+	@$(BIN)/python -m pytest $(QUICK) --cov --cov-report=
+	@$(BIN)/python -m coverage report --fail-under=90
+	@$(BIN)/python -m coverage report --include='$(CORE)' --fail-under=100
 
 slow: $(STAMP)  ## the tests that take minutes
 	@$(BIN)/python -m pytest -m "slow"

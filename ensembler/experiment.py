@@ -7,37 +7,28 @@ Each stage reads what the one before it left in the store, so each can be run ag
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import comparison
 from .config import WORDS, Config
-from .data import load_table
 from .data.cache import DecodedImages, build_cache, pixel_folder
-from .data.places import cache_dir
-from .errors import BackboneError, ConfigError, DataError, RunMismatchError
-from .folds import Folds, make_folds
+from .errors import ConfigError
 from .predictions import Predictions
-from .store import RunStore, machine
-from .training.candidate import Candidate, TrainingData, digest
+from .preparation import Preparation
+from .store import RunStore
+from .training.candidate import Candidate, TrainingData
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
     from .bundle.options import ExportOptions
     from .data.audit import Audit
-    from .data.duplicates import Duplicates
-    from .data.table import ImageTable
     from .evaluation.leaderboard import Leaderboard
-    from .tuning.arms import ReadyBackbone
     from .tuning.collapse import Option
     from .tuning.execute import Observer
     from .tuning.refine import Previous
@@ -59,7 +50,7 @@ class Experiment:
     def __init__(self, config: Config, store: RunStore, origin: RunStore | None = None) -> None:
         self.config = config
         self.store = store
-        self.origin = origin
+        self.preparation = Preparation(config, store, origin)
 
     @classmethod
     def from_config(cls, path: str | Path, run: str | Path | None = None) -> Experiment:
@@ -167,7 +158,7 @@ class Experiment:
         data, folds = self.config.data, self.config.folds
         source = (self.config.base_dir / data.source).expanduser()
         images = build_cache(
-            self._table(), data.image_size, pixel_folder(), unreadable="skip", progress=progress
+            self.preparation.table(), data.image_size, pixel_folder(), unreadable="skip", progress=progress
         )
         return audit(
             images,
@@ -184,16 +175,24 @@ class Experiment:
             progress=progress,
         )
 
+    def images(self) -> DecodedImages:
+        """The experiment's images, decoded or found decoded.
+
+        Raises:
+            DataError: naming file, row or class.
+        """
+        return self.preparation.images()
+
     # ------------------------------------------------------------------ stages, under the lock
 
     def _sweep(self, observer: Observer | None) -> None:
         from .tuning.sweep import Sweep
 
         began = time.monotonic()
-        backbones = self._find_backbones()
+        backbones = self.preparation.backbones()
         known = self.store.exists() and "refined" in self.store.manifest()
         previous = self._previous() if self.config.refine and not known else None
-        images, folds = self._prepare(backbones)
+        images, folds = self.preparation.prepare(backbones)
         data = TrainingData(
             pixels=images.oof,
             labels=images.table.oof.labels,
@@ -319,214 +318,6 @@ class Experiment:
             self.store.discard_unfinished()
             return options
 
-    # ------------------------------------------------------------------ pieces
-
-    def _find_backbones(self) -> list[ReadyBackbone]:
-        from .training.backbone import describe
-        from .training.licences import refuse_unaccepted
-        from .training.weights import find_weights
-        from .tuning.arms import ReadyBackbone
-
-        ready = []
-        for number, setting in enumerate(self.config.backbones):
-            try:
-                info = describe(setting.name)
-                refuse_unaccepted(setting.name, info.licence, setting.weights, self.config.accept_licenses)
-                weights = find_weights(setting.name, setting.weights, self.config.base_dir)
-            except BackboneError as error:
-                raise type(error)(f"{self.config.file} backbones.{number}: {error}") from error
-            if weights.note:
-                print(f"warning: {setting.name}: {weights.note}", file=sys.stderr)
-            ready.append(ReadyBackbone(setting.name, weights, info))
-        return ready
-
-    def _prepare(self, backbones: Sequence[ReadyBackbone]) -> tuple[DecodedImages, Folds]:
-        """Images decoded, folds made, weights tried; only then is anything of the run written."""
-        from .metrics import get_metric
-        from .training.backbone import create
-
-        images, moved = self._images()
-        table = images.table
-        try:
-            get_metric(self.config.metric).require_classes(table.classes)
-        except ConfigError as error:
-            raise ConfigError(f"{self.config.file} metric: {error}") from error
-        copies = self._copies(images)
-        groups = (
-            copies.groups()
-            if copies is not None and self.config.data.duplicates == "group"
-            else table.oof.groups
-        )
-        folds = self._folds(table, groups)
-        for backbone in backbones:
-            if backbone.weights.file is not None:
-                create(
-                    backbone.name,
-                    len(table.classes),
-                    backbone.weights.file,
-                    image_size=self.config.data.image_size,
-                )
-        identity = {
-            "fingerprint": table.fingerprint,
-            "folds": digest(
-                [[list(map(int, part)) for part in (f.train, f.monitor, f.holdout)] for f in folds]
-            ),
-            "image_size": self.config.data.image_size,
-            "seed": self.config.seed,
-        }
-        if copies is not None and "identity" not in self.store.manifest():
-            # First: a run with an identity and no word of copies began before they were looked for.
-            policy = {"duplicates": self.config.data.duplicates, "leaks": self.config.data.leaks}
-            self.store.update_manifest(copies={**policy, "out_of_test": moved, **copies.to_dict()})
-        self._refuse_changes(identity, table)
-        self.store.claim(identity)
-        if self.origin is not None:
-            self._take_over(self.origin, identity, table)
-        self.store.write_config(self.config.resolved())
-        frame = table.frame.copy()
-        frame.loc[frame["split"] == "oof", "fold"] = folds.assignment
-        if groups is not None:
-            frame.loc[frame["split"] == "oof", "group"] = [group or None for group in groups.tolist()]
-        self.store.write_table(frame[["id", "path", "label", "group", "split", "fold"]])
-        self.store.update_manifest(
-            name=self.config.name,
-            config_file=self.config.file,
-            metric=self.config.metric,
-            ensembles=[[e.name, e.options] for e in self.config.ensembles],
-            limits=self.config.limits.given,
-            classes=list(table.classes),
-            k=len(folds),
-            images=len(table.oof),
-            test_images=len(table.test),
-            unreadable=[list(row) for row in images.unreadable],
-            pixels={"oof": images.oof.name},
-            weights_files={b.weights.label: str(b.weights.file) for b in backbones if b.weights.file},
-            machine=machine(),
-            commit=_commit(self.config.base_dir),
-        )
-        return images, folds
-
-    def _changes(self, run: RunStore, identity: Mapping[str, Any], table: ImageTable) -> list[str]:
-        from .changes import changes
-
-        return changes(run, identity, table.frame, self.config.resolved(), machine()["versions"])
-
-    def _refuse_changes(self, identity: Mapping[str, Any], table: ImageTable) -> None:
-        """Refuses to go on with what is another run, field by field."""
-        found = self._changes(self.store, identity, table)
-        if found:
-            raise RunMismatchError(
-                f"{self.store.path}: made from something else: {'; '.join(found)}; undo that, choose another folder "
-                "with -o, or take over what is still valid into a new run with --fork NEWRUN"
-            )
-
-    def _take_over(self, origin: RunStore, identity: Mapping[str, Any], table: ImageTable) -> None:
-        from .forking import take_over, told
-
-        changed = self._changes(origin, identity, table)
-        forked = take_over(origin, self.store, identity, self.config.metric)
-        self.store.update_manifest(forked={**forked, "changed": changed})
-        print(told(forked, changed), file=sys.stderr)
-
-    def _folds(self, table: ImageTable, groups: NDArray[Any] | None) -> Folds:
-        settings = self.config.folds
-        try:
-            return make_folds(
-                table.oof.labels,
-                settings.k,
-                settings.seed,
-                groups=groups,
-                predefined=table.oof.fold,
-                stratify=settings.stratify,
-                monitor_fraction=settings.monitor,
-                class_names=table.classes,
-            )
-        except DataError as error:
-            own = table.oof.groups
-            if groups is None or (own is not None and (groups == own).all()):
-                raise
-            way_out = (
-                "copies of one picture count as one here; data.duplicates: ignore lets folds separate them"
-            )
-            raise DataError(f"{error} ({way_out})") from error
-
-    def _copies(self, images: DecodedImages) -> Duplicates | None:
-        """Which images show the same picture; None in a run that began before that was asked.
-
-        Raises:
-            DataError: a test image is a training image too, and nobody said that this may be.
-        """
-        from .data.duplicates import find_duplicates
-
-        if self._began_without_copies:
-            print(
-                "warning: the run began before copies were looked for; see `ensembler audit`", file=sys.stderr
-            )
-            return None
-        copies = find_duplicates(images)
-        if self.config.data.leaks == "refuse":
-            copies.refuse_leaks()
-        for line in copies.warnings(self.config.data.duplicates):
-            print(f"warning: {line}", file=sys.stderr)
-        return copies
-
-    def images(self) -> DecodedImages:
-        """The experiment's images, decoded or found decoded.
-
-        Raises:
-            DataError: naming file, row or class.
-        """
-        return self._images()[0]
-
-    def _images(self) -> tuple[DecodedImages, list[str]]:
-        """The images, and the ids of those that left the test split because they are training images too."""
-        data = self.config.data
-        images = build_cache(self._table(), data.image_size, pixel_folder(), unreadable=data.unreadable)
-        for image_id, reason in images.unreadable:
-            print(f"warning: skipped {image_id}: {reason}", file=sys.stderr)
-        if self._began_without_copies or not len(images.table.test):
-            return images, []
-        # A share is drawn here, so it is drawn without leaks; who names a test split has to say what becomes of them.
-        drawn = isinstance(data.test, float)
-        if data.leaks == "allow" or (data.leaks == "refuse" and not drawn):
-            return images, []
-        from .data.leaks import without_leaks
-
-        return without_leaks(
-            images, data.image_size, pixel_folder(), give_back=drawn and data.leaks == "refuse"
-        )
-
-    def _table(self) -> ImageTable:
-        data = self.config.data
-        try:
-            return self._load_table()
-        except DataError as error:
-            source = (self.config.base_dir / data.source).expanduser()
-            if data.source in WORDS or ":" in data.source or source.exists() or not self.store.exists():
-                raise
-            where = f"if the images have moved, say where they are now: data.source in {self.config.file}"
-            raise DataError(f"{error}; {where}") from error
-
-    def _load_table(self) -> ImageTable:
-        data, folds = self.config.data, self.config.folds
-        return load_table(
-            data.source,
-            test=data.test,
-            base_dir=self.config.base_dir,
-            cache_dir=cache_dir(),
-            label=data.label,
-            path=data.path,
-            group=data.group or folds.group,
-            fold=folds.predefined,
-            seed=folds.seed,
-        )
-
-    @property
-    def _began_without_copies(self) -> bool:
-        """Whether the run began before copies were looked for; what it has must stay as it is."""
-        known = self.store.manifest()
-        return "identity" in known and "copies" not in known
-
 
 def _boosted(candidate: Candidate) -> str:
     """What a boosted candidate was boosted on; "" for any other."""
@@ -545,13 +336,3 @@ def _fitted(candidate: Candidate, wanted: int) -> str:
         if epochs < wanted
         else f"{epochs} epochs, {wanted} in the search"
     )
-
-
-def _commit(folder: Path) -> str | None:
-    """The git commit that a config lies in, where it lies in one."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    command = [git, "rev-parse", "HEAD"]
-    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
-    return found.stdout.strip() or None

@@ -84,7 +84,8 @@ def test_skipped_images_are_listed_and_the_run_goes_on(
         "backbones: [{test_resnet: {weights: random}}]\n"
     )
     experiment = Experiment.from_config(tmp_path / "x.yaml", tmp_path / "run")
-    images, folds = experiment._prepare(experiment._find_backbones())
+    preparation = experiment.preparation
+    images, folds = preparation.prepare(preparation.backbones())
     assert len(images.table.oof) == 60
     assert "warning: skipped ant/bad.png: " in capsys.readouterr().err
     assert [row[0] for row in experiment.store.manifest()["unreadable"]] == ["ant/bad.png"]

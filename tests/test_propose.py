@@ -251,9 +251,9 @@ def test_init_writes_a_config_that_can_be_run(
     assert printed.err.startswith("warning: the hub of pretrained weights was out of reach (HF_HUB_OFFLINE")
 
     experiment = Experiment(Config.load("my-birds-train.yaml"), RunStore(tmp_path / "run"))
-    backbones = experiment._find_backbones()
+    backbones = experiment.preparation.backbones()
     assert {b.weights.label for b in backbones} == {"random"}
-    images, folds = experiment._prepare(backbones)
+    images, folds = experiment.preparation.prepare(backbones)
     assert len(images.table.test) == 4
     assert len(images.table.oof) == 60
     assert len(folds) == 5
@@ -326,7 +326,7 @@ def test_the_network_is_asked_once_for_all_backbones(
     monkeypatch.chdir(tmp_path)
     _images(tmp_path / "x", {"ant": 12, "bee": 12})
     assert main(["init", "x"]) == 0
-    found: list[Any] = Experiment.from_config("x.yaml", tmp_path / "run")._find_backbones()
+    found: list[Any] = Experiment.from_config("x.yaml", tmp_path / "run").preparation.backbones()
     assert len(found) == 4
     assert all("(gone)" in backbone.weights.note for backbone in found)
     assert asked == [constants.ENDPOINT]

@@ -199,6 +199,7 @@ def write_bundle(target):
     index = {
         "format": 1,
         "classes": ["a", "b"],
+        "name": "mean",
         "image_size": 8,
         "members": [],
         "combiner": None,

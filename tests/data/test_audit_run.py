@@ -38,7 +38,7 @@ def experiment(home: Path, more: str = "", run: str = "run") -> Experiment:
 
 def prepare(home: Path, more: str = "", run: str = "run") -> Experiment:
     made = experiment(home, more, run)
-    made._prepare(made._find_backbones())
+    made.preparation.prepare(made.preparation.backbones())
     return made
 
 

@@ -101,12 +101,12 @@ def _no_ray(*_: Any) -> Iterator[tuple[float, float]]:
 
 def stand_in() -> None:
     """Replaces Ray, training and every clock whose reading is stored."""
-    from ensembler import experiment
+    from ensembler import preparation
     from ensembler.bundle.member import Member
     from ensembler.tuning import sweep
 
     sweep.ray_session, sweep.execute = _no_ray, execute_here
-    experiment._commit = lambda _folder: None
+    preparation._commit = lambda _folder: None
     Member.latency_ms = lambda *_, **__: 1.0  # type: ignore[method-assign]
 
 

@@ -188,7 +188,8 @@ def _training_data(swept: Swept) -> Any:
     from ensembler.training.candidate import TrainingData
 
     experiment = Experiment.from_run(swept.run)
-    images, folds = experiment._prepare(experiment._find_backbones())
+    preparation = experiment.preparation
+    images, folds = preparation.prepare(preparation.backbones())
     return TrainingData(
         images.oof,
         images.table.oof.labels,

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from .guard import Violation
+from .target import LENGTHS
 
 #: Target by name, and the module that holds it.
 TARGETS = {
@@ -35,9 +36,6 @@ TARGETS = {
     "bundles": "test_bundles",
     "urls": "test_urls",
 }
-
-#: Bytes of an input at most; choices that go beyond them are the least there is.
-LENGTH = 4096
 
 #: Inputs that the fuzzer begins with, of random bytes.
 SEEDS = 200
@@ -210,14 +208,20 @@ def _fuzz(name: str, args: argparse.Namespace) -> int:
     dice = random.Random(args.seed)
     if not coverage:
         while True:
-            run.one(dice.randbytes(dice.choice((16, 64, 512, LENGTH))))
+            run.one(dice.randbytes(dice.choice(LENGTHS)))
     import atheris
 
     corpus = args.here / "corpus"
     corpus.mkdir()
     for i in range(SEEDS):
-        (corpus / str(i)).write_bytes(dice.randbytes(dice.choice((64, 512, LENGTH))))
-    flags = [f"-seed={args.seed}", f"-max_len={LENGTH}", "-len_control=0", "-timeout=60", "-rss_limit_mb=0"]
+        (corpus / str(i)).write_bytes(dice.randbytes(dice.choice(LENGTHS)))
+    flags = [
+        f"-seed={args.seed}",
+        f"-max_len={max(LENGTHS)}",
+        "-len_control=0",
+        "-timeout=60",
+        "-rss_limit_mb=0",
+    ]
     atheris.Setup([name, str(corpus), *flags, f"-artifact_prefix={args.here}/"], run.one)
     atheris.Fuzz()
     return 1

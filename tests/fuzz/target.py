@@ -1,24 +1,30 @@
-"""A target: how cases are made of choices, and what is done with each; the same for Hypothesis and for the long run."""
+"""A target: how cases are made of choices, and what is done with each; the same for the short run and for the long one.
+
+Hypothesis does not drive the short run: it draws on constants of whatever modules happen to be imported, so that its
+cases would be others in each process. It draws the few whole pages of the app, where it can shrink what it finds.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
-
 from ensembler.errors import EnsemblerError
 
-from .choices import Choices, Drawn, Read
+from .choices import Choices, Read
 from .guard import Guard
 
 #: Cases of a target in the short run.
 CASES = int(os.environ.get("FUZZ_CASES", "1000"))
+
+#: Bytes that a case may be made of; choices that go beyond them are the least there is.
+LENGTHS = (16, 64, 512, 4096)
 
 
 @dataclass(frozen=True)
@@ -49,23 +55,16 @@ class Target:
             lambda: self.run(case, shared, guard.inside)
         )
 
-    def hold(self, home: Path, cases: int = CASES) -> dict[str, int]:
-        """Runs cases drawn by Hypothesis, the same ones every time; returns how often there was each outcome."""
+    def hold(self, home: Path, cases: int = CASES) -> Counter[str]:
+        """Runs cases made of seeded bytes, the same ones every time; returns how often there was each outcome."""
         make, run = self.ready(home)
-        outcomes: dict[str, int] = {}
-
-        @st.composite
-        def drawn(draw: st.DrawFn) -> Any:
-            return make(Drawn(draw))
-
-        @settings(
-            max_examples=cases, derandomize=True, database=None, deadline=None, print_blob=False,
-            suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink),
-        )  # fmt: skip
-        @given(drawn())
-        def each(case: Any) -> None:
-            outcome = run(case)
-            outcomes[outcome] = outcomes.get(outcome, 0) + 1
-
-        each()
+        outcomes: Counter[str] = Counter()
+        for number in range(cases):
+            dice = random.Random(f"{self.name} {number}")
+            case = make(Read(dice.randbytes(dice.choice(LENGTHS))))
+            try:
+                outcomes[run(case)] += 1
+            except BaseException as error:
+                error.add_note(f"case {number} of {self.name}: {case!r:.2000}")
+                raise
         return outcomes

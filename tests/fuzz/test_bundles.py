@@ -23,6 +23,7 @@ from ensembler.bundle import (
     networks,  # noqa: F401 - torch and timm take longer to import than a case may take
 )
 from ensembler.bundle.layout import CARD, INDEX, MODEL
+from ensembler.bundle.monitor.features import LOOKS
 from ensembler.bundle.monitor.reference import REFERENCE, read_reference
 from ensembler.bundle.pages import card_page, read_card
 
@@ -56,7 +57,8 @@ def prepare(inside: Path) -> dict[str, bytes]:
     weights = {"head.weight": np.ones((3, 4), np.float32), "head.bias": np.zeros(3, np.float32)}
     proba = dice.dirichlet([1, 1, 1], ROWS).astype(np.float16)
     reference = {
-        "looks": np.zeros((ROWS, 10), np.float32), "proba": proba, "disagreement": np.zeros((ROWS, 1), np.float16),
+        "looks": np.zeros((ROWS, len(LOOKS)), np.float32), "proba": proba,
+        "disagreement": np.zeros((ROWS, 1), np.float16),
         "labels": np.zeros(ROWS, np.int32), "folds": np.array([1], np.int32),
     }  # fmt: skip
     files = {

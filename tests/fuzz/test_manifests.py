@@ -37,7 +37,7 @@ FILES = (
 
 #: What a path may be beside those.
 PATHS = (
-    "../secret", "/etc/passwd", "/dev/zero", "/proc/self/mem", "fifo.png", "loop.png", "outside.png", "a", ".",
+    "../nothing", "/etc/passwd", "/dev/zero", "/proc/self/mem", "fifo.png", "loop.png", "outside.png", "a", ".",
     "~/x", "~nobody/x",
     "a/../a/0.png", "./a/0.png", "a//0.png", "A/0.PNG", "nowhere.png", "a/0.png\0", "file:///a/0.png", "a" * 5000,
     "con", "empty.png",

@@ -135,7 +135,7 @@ def _leaderboard(view: reading.View) -> object:
 def _errors(view: reading.View) -> object:
     pair = errors._chosen(view)
     assert set(pair) <= set(view.rows)
-    label = errors._filters(reading.predictions(view, list(pair)), pair[0] == pair[1])[1]
+    label = errors._filters(reading.predictions(view, list(dict.fromkeys(pair))), pair[0] == pair[1])[1]
     assert label in (None, *small_run.CLASSES)
     return pair
 

@@ -254,8 +254,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory, write_experiment: Callable
             (self.path / f"gpu-{result.job.candidate.id}-{result.job.fold}").write_text(json.dumps(ids))
             return super().commit_cell(result, fingerprint)
 
-    backbones = experiment._find_backbones()
-    images, folds = experiment._prepare(backbones)
+    backbones = experiment.preparation.backbones()
+    images, folds = experiment.preparation.prepare(backbones)
     from ensembler.training.candidate import TrainingData
 
     data = TrainingData(

@@ -16,6 +16,8 @@ from ..errors import ConfigError, EnsemblerError, StoreError
 SETTINGS = {
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "viewer",
+    # Python collects of itself; all of it after each script would hold what was just drawn back for 0.2 s.
+    "runner.postScriptGC": "false",
     "server.fileWatcherType": "none",
     "server.maxUploadSize": "20",
     "server.showEmailPrompt": "false",

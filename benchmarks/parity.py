@@ -1,0 +1,76 @@
+"""Whether a bundle of every combiner says what the leaderboard scored, in PyTorch and in ONNX, on a run's test images.
+
+    python benchmarks/parity.py RUN [--rows NAME ...]
+
+Copies a finished run, gives the copy an ensemble of every combiner there is, and exports each with both engines. Each
+number is the largest difference of a probability from the answers that the run had stored of its test images and the
+leaderboard scored. The bar is 1e-5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+from measure import commit, verdict
+
+from ensembler import comparison
+from ensembler.bundle import Bundle
+from ensembler.bundle.options import ExportOptions
+from ensembler.combiners import COMBINERS
+from ensembler.combiners.fold_models import combine_folds
+from ensembler.experiment import Experiment
+from ensembler.store import RunStore
+
+BAR = 1e-5
+
+
+def with_every_combiner(run: Path, home: Path) -> RunStore:
+    """A copy of a run that has an ensemble of every combiner; nothing is trained."""
+    config = yaml.safe_load((run / "config.yaml").read_text()) | {"ensembles": list(COMBINERS)}
+    shutil.copytree(run, home / "run")
+    (home / "every.yaml").write_text(yaml.safe_dump(config))
+    Experiment.from_config(home / "every.yaml", home / "run").run()
+    return RunStore(home / "run")
+
+
+def main() -> None:
+    """Prints both differences of each row, the farthest last."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--rows", nargs="*", default=list(COMBINERS), metavar="NAME")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        store = with_every_combiner(args.run, Path(folder))
+        experiment = Experiment.from_run(store.path)
+        images = experiment.images().test
+        test, by_fold = store.test_predictions(), store.test_by_fold()
+        if images is None or test is None or by_fold is None:
+            raise SystemExit(f"{args.run}: has no test split; give a run that has one")
+        pixels = np.load(images)
+        print(f"commit {commit()}; {len(pixels)} test images, {len(test.members)} candidates")
+        farthest = 0.0
+        for name in args.rows:
+            began = time.perf_counter()
+            bundle = experiment.export(Path(folder) / "bundle", name, ExportOptions(format="both"))
+            combiner = comparison.restored_combiner(store, name)
+            rows = by_fold[[test.index(member) for member in combiner.members_]]
+            scored = combine_folds(combiner, rows, combiner.members_, test.classes)
+            far = [
+                float(np.abs(Bundle.load(bundle, engine=engine).predict_pixels(pixels) - scored).max())
+                for engine in ("torch", "onnx")
+            ]
+            farthest = max(farthest, *far)
+            made = f"{len(combiner.members_)} members, {time.perf_counter() - began:.0f} s"
+            print(f"  {name:20} PyTorch {far[0]:.1e}  ONNX {far[1]:.1e}  {made}", flush=True)
+            shutil.rmtree(bundle)
+    print(f"farthest {farthest:.1e}, bar {BAR:g}: {verdict(farthest, BAR, at_least=False)}")
+
+
+if __name__ == "__main__":
+    main()

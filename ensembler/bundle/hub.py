@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from ..atomic import write_folder
 from ..data.places import cache_dir
-from ..errors import BundleError, EnsemblerError
+from ..errors import BundleError
 from ..reach import hub_out_of_reach, why_refused
 from .archive import safe_name
 from .layout import INDEX, open_bundle, read_index
@@ -180,8 +180,6 @@ def _asked(what: str, ask: Callable[[], T]) -> T:
     """What the hub answers; whatever its client raises becomes one line with the way out."""
     try:
         return ask()
-    except EnsemblerError:
-        raise
     except Exception as error:  # its client raises its own errors, its HTTP library's and the system's
         status = getattr(getattr(error, "response", None), "status_code", None)
         reason = why_refused(error)

@@ -70,8 +70,6 @@ class Stages:
             done = unsure & (mean.max(axis=2) >= limit)
             answers[done] = mean[done]
             unsure &= ~done
-            if not unsure.any():
-                break
         # Like the combiner's own output, each row sums to one before folds are averaged.
         answers /= answers.sum(axis=2, keepdims=True)
         return np.asarray(answers.mean(axis=0), np.float32)

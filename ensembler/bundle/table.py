@@ -86,8 +86,6 @@ class Table:
 
     def is_done(self, path: Path) -> bool:
         """Whether an earlier run has written the row of this image, or that it cannot be read."""
-        if not len(self._done):
-            return False
         number = _fingerprint(shown(path))
         at = int(np.searchsorted(self._done, number))
         return at < len(self._done) and self._done[at] == number
@@ -151,8 +149,6 @@ class Table:
                 words = [pa.array([row[i] for row in part], pa.string()) for i in range(2)]
                 numbers = np.array([row[2:] for row in part], np.float32).T
                 writer.write_table(pa.Table.from_arrays([*words, *map(pa.array, numbers)], schema=schema))
-            if not self.rows:
-                writer.write_table(schema.empty_table())
         with scratch.open("rb") as stream:
             os.fsync(stream.fileno())
         scratch.replace(self.target)

@@ -115,8 +115,9 @@ class StackingTrees(Stacker):
             "seed": self.seed,
         }
         booster = xgb.Booster(settings, [train] if watched is None else [train, watched])
-        for done in itertools.count():
-            booster.update(train, done, fobj=objective)
+        rounds = itertools.count()
+        while True:
+            booster.update(train, next(rounds), fobj=objective)
             yield booster
 
     def _combine_design(self, design: Floats, proba: Proba) -> Floats | Proba:

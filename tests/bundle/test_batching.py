@@ -130,3 +130,26 @@ def test_what_is_cancelled_is_not_computed_and_what_waits_at_the_end_is_answered
     closer.join(10)
     assert sizes == [1, 1]
     assert answers[2].result(0) == 2
+
+
+def test_a_batch_that_nobody_waits_for_is_no_work() -> None:
+    sizes: list[int] = []
+    go, began = threading.Event(), threading.Event()
+
+    def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        sizes.append(len(pixels))
+        began.set()
+        go.wait(10)
+        return _echo(pixels)
+
+    batcher = Batcher(predict)
+    batcher.reserve(3)
+    first = batcher.submit(_images(7))
+    began.wait(10)
+    assert all(batcher.submit(_images(i)).cancel() for i in (1, 2))
+    go.set()
+    assert first.result(10) == 7
+    assert _ask(batcher, 8) == [8]
+    batcher.close()
+    assert sizes == [1, 1]
+    assert batcher.waiting == 0

@@ -23,6 +23,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "calibrated": [{"method": method} for method in ("temperature", "vector", "isotonic")],
     "stacking": [{}, {"disagreement": True}],
     "stacking_mlp": [{"disagreement": True}],
+    "stacking_trees": [{}, {"disagreement": False}],
     "levels": [{}, {"members": False}, {"levels": [["knora_u", "boosting"], ["stacking"]]}],
     "thresholds": [{"base": "bagging", "metric": "macro_f1"}],
     "weighted": [{"weights": {"m0": 1, "m2": 3}}],
@@ -104,4 +105,44 @@ def test_other_boosters_are_refused() -> None:
     booster = xgb.train({"booster": "dart", "nthread": 1}, data, 2)
     raw = np.frombuffer(booster.save_raw("ubj"), np.uint8)
     with pytest.raises(BundleError, match="only gbtree can be in a graph"):
+        tree_attributes(raw, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "options"), [("boosting", {"rounds": 0}), ("stacking_trees", {"rounds": 0}), ("stacking_knn", {})]
+)
+def test_where_the_mean_was_best_the_graph_is_the_mean(key: str, options: dict[str, Any]) -> None:
+    rows = _predictions(90, 2)
+    rng = np.random.default_rng(1)
+    blind = Predictions.from_arrays(
+        rng.dirichlet(np.full(4, 50.0), (3, 240)).astype(np.float32),
+        rng.integers(0, 4, 240),
+        members=rows.members[:3],
+        classes=rows.classes,
+        fold=np.arange(240) % 3,
+    )  # of which nothing can be learned
+    combiner = make_combiner(key, **options).fit(blind)
+    seen = rows.select(combiner.members_)
+    np.testing.assert_allclose(_asked(combiner, seen), seen.proba.mean(0), atol=2e-6)
+
+
+def test_a_combiner_without_a_translation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(TRANSLATIONS, "mean")
+    rows = _predictions(30, 1)
+    with pytest.raises(
+        BundleError, match="combiner 'mean': has no form in a graph; export with --format torch"
+    ):
+        _asked(make_combiner("mean").fit(rows), rows)
+
+
+def test_trees_that_split_by_category_are_refused() -> None:
+    import pandas as pd
+    import xgboost as xgb
+
+    rng = np.random.default_rng(0)
+    kinds = pd.DataFrame({"kind": pd.Categorical(rng.integers(0, 6, 200))})
+    data = xgb.DMatrix(kinds, label=kinds["kind"].cat.codes % 2, enable_categorical=True)
+    booster = xgb.train({"nthread": 1, "max_cat_to_onehot": 1}, data, 1)
+    raw = np.frombuffer(booster.save_raw("ubj"), np.uint8)
+    with pytest.raises(BundleError, match="booster: splits by category cannot be in a graph"):
         tree_attributes(raw, 1)

@@ -364,5 +364,6 @@ def test_a_line_cut_short_is_left_out_of_the_history(tmp_path: Path) -> None:
     append(tmp_path / "h", {"tests": [], "alarm": False})
     with (tmp_path / "h" / "history.jsonl").open("a") as stream:
         stream.write('{"tests": [')
+        stream.write('\n{"alarm": true}\n[]\n')  # and lines of somebody else
     assert read_history(tmp_path / "h") == [{"tests": [], "alarm": False}]
     assert read_history(tmp_path / "nowhere") == []

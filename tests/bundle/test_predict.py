@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -218,6 +221,55 @@ def test_progress_is_drawn_on_a_terminal_alone(capsys: pytest.CaptureFixture[str
         progress.add(1_024)
         assert progress.line().startswith("1,024 of 60,000 images, ")
     assert capsys.readouterr().err.rstrip(" \n").endswith("s left")
+
+
+def test_progress_without_a_total_counts_and_its_line_can_be_wiped() -> None:
+    stream = io.StringIO()
+    with Progress(None, "rows", stream=stream, shown=True) as progress:
+        progress.clear()
+        assert stream.getvalue() == ""  # nothing was drawn
+        progress._drawn -= 1
+        progress.add(1_024)
+        drawn = stream.getvalue()
+        assert re.fullmatch(r"\r1,024 rows, [\d,]+ a second", drawn)
+        progress.clear()
+        progress.clear()
+    wiped = stream.getvalue().removeprefix(drawn)
+    assert wiped == "\r" + " " * (len(drawn) - 1) + "\r"
+    assert Progress(5, shown=True).line() == "0 of 5 images, 0 a second"  # who knows how long
+
+
+def test_a_folder_that_cannot_be_listed_is_told(colour_images: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, scan = colour_images(12), os.scandir
+
+    def locked(path: Path) -> Any:
+        if Path(path).name == "below":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr("ensembler.bundle.images.os.scandir", locked)
+    with pytest.raises(
+        DataError, match=r"below: cannot be listed: Permission denied; mend its permissions or leave it out"
+    ):
+        list(find_images([folder]))
+
+
+def test_of_a_new_table_no_image_is_done(tmp_path: Path) -> None:
+    with Table(tmp_path / "t.csv", ["a"], "k") as table:
+        assert not table.is_done(tmp_path / "0.png")
+    with Table(tmp_path / "t.csv", ["a"], "k") as table:
+        table.add([tmp_path / "0.png"], np.ones((1, 1), np.float32), [(tmp_path / "1.png", "broken")])
+    with Table(tmp_path / "t.csv", ["a"], "k") as table:
+        assert [table.is_done(tmp_path / f"{i}.png") for i in range(3)] == [True, True, False]
+
+
+def test_on_windows_an_open_table_is_its_own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ensembler.bundle.table.sys.platform", "win32")
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with Table(tmp_path / "t.csv", ["a"], "k") as table:
+        table.add([tmp_path / "0.png"], np.ones((1, 1), np.float32), [])
+        table.finish()
+    assert len(_rows(tmp_path / "t.csv")) == 2
 
 
 def test_a_killed_process_leaves_rows_that_the_next_one_continues(

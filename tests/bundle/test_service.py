@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensembler.bundle.service import Service, Settings, create_app
+from ensembler.bundle.service import Service, Settings, create_app, resident_bytes
 from ensembler.bundle.uploads import Buffer, ClientGone, Limits, Refusal, read_body, split
 
 LIMITS = Limits(body_bytes=2000, buffered_bytes=3000, pixels=1000, files=3, read_s=0.2, waiting=4)
@@ -301,3 +301,25 @@ def test_the_application_is_ready_while_it_lives(colour_bundle: Callable[..., An
 
     asyncio.run(live())
     assert bundle.batches == [1]  # warmed up
+
+
+def test_a_server_starts_and_ends_it_past_the_token(colour_bundle: Callable[..., Any]) -> None:
+    app = create_app(colour_bundle(), "", Settings(token="0123456789abcdef", limits=LIMITS))
+    sent: list[str] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message["type"])
+
+    messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    asyncio.run(app({"type": "lifespan", "asgi": {"version": "3.0"}}, receiver(messages), send))
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_memory_that_the_system_does_not_tell_is_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resident_bytes() > 1e6
+
+    def absent(*_: object, **__: object) -> Any:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", absent)
+    assert resident_bytes() == 0

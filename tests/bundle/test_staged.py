@@ -108,3 +108,11 @@ def test_what_is_no_cascade_is_refused(changes: dict[str, object]) -> None:
     record = Stages((2, 0, 1), (0.75, 0.5), (False, True, False)).to_index()
     with pytest.raises((KeyError, TypeError, ValueError)):
         Stages.from_index(record | changes)
+
+
+def test_when_all_is_answered_nobody_is_asked() -> None:
+    said = np.full((3, 2, 5, 3), [0.9, 0.06, 0.04], np.float32)
+    run = Recorded(said)
+    found = Stages((1, 0, 2), (0.8, 0.8), (False, True, False)).answer(run, 5, 2, 3)
+    np.testing.assert_allclose(found, said[1, 0], atol=1e-7)
+    assert run.runs.sum(axis=(1, 2)).tolist() == [0, 10, 0]

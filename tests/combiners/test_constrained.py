@@ -102,6 +102,9 @@ def test_a_good_member_that_uses_up_the_limit_gives_way_to_two_that_do_not():
     assert np.argmin(losses) == 0
     found = Constrained(costs={"m0": 2.0, "m1": 1.0, "m2": 1.0}, limit=2.0).fit(predictions)
     assert found.used_members_ == ("m1", "m2")
+    # As places are counted it is taken first, and swapped once an expert is there.
+    assert Constrained(max_members=1).fit(predictions).used_members_ == ("m0",)
+    assert Constrained(max_members=2).fit(predictions).used_members_ == ("m1", "m2")
 
 
 def test_of_equally_good_members_the_cheapest_is_taken():

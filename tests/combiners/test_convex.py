@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from ensembler.combiners.convex import Convex, convex_weights
+from ensembler.combiners.convex import Convex, _nonnegative_optimum, convex_weights
 from ensembler.combiners.greedy import Greedy
 from ensembler.metrics import METRICS, PROBA_EPS, true_class_proba
 
@@ -101,3 +101,8 @@ def test_many_members_and_rows():
     weights = convex_weights(true)
     assert gap(true, weights) < 1e-9
     assert (weights > 0).sum() < 50
+
+
+def test_a_curvature_that_rounding_has_turned_round_does_not_hold_it_up():
+    """What the slope asks for is what the solution refuses: it would be tried again for ever."""
+    np.testing.assert_array_equal(_nonnegative_optimum(-np.eye(2), np.ones(2), np.zeros(2)), [0, 0])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -95,16 +94,9 @@ class _Images:
     """Hands onnxruntime's calibration some images at a time."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self._pixels = pixels
-        self._steps = self._start()
+        self._steps = (pixels[start : start + _STEP] for start in range(0, len(pixels), _STEP))
 
-    def get_next(self) -> dict[str, Any] | None:
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         """The next images; None when there are no more."""
-        return next(self._steps, None)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self._start()
-
-    def _start(self) -> Iterator[dict[str, Any]]:
-        for start in range(0, len(self._pixels), _STEP):
-            yield {IMAGES: np.ascontiguousarray(self._pixels[start : start + _STEP])}
+        step = next(self._steps, None)
+        return None if step is None else {IMAGES: np.ascontiguousarray(step)}

@@ -167,10 +167,14 @@ def rows_without(predictions: Predictions, issues: Sequence[LabelIssue]) -> NDAr
     names = {issue.sample_id for issue in issues}
     unknown = sorted(names.difference(predictions.sample_ids.tolist()))
     if unknown:
-        raise PredictionsError(f"issues: sample {unknown[0]!r} is not among the {predictions.n_samples} rows")
+        raise PredictionsError(
+            f"issues: sample {unknown[0]!r} is not among the {predictions.n_samples} rows; give issues of these "
+            "predictions"
+        )
     kept = np.flatnonzero(~np.isin(predictions.sample_ids, sorted(names)))
     if not len(kept):
         raise PredictionsError(
-            f"issues: all {predictions.n_samples} rows are suspect; nothing is left to compare"
+            f"issues: all {predictions.n_samples} rows are suspect, so that nothing is left to compare; give fewer "
+            "issues"
         )
     return kept

@@ -53,7 +53,10 @@ def overfitting(fit: CrossFit, reference: Predictions, metric: Metric) -> Overfi
             f"reference: has {reference.n_members} members; expected one, as Predictions.select gives"
         )
     if list(reference.sample_ids) != list(fit.predictions.sample_ids):
-        raise PredictionsError(f"reference: {reference.members[0]!r} is over other rows than {fit.name!r}")
+        raise PredictionsError(
+            f"reference: {reference.members[0]!r} is over other rows than {fit.name!r}; give a member of the "
+            "predictions that it was fitted on"
+        )
     name = reference.members[0]
     score = metric(reference.labels, reference.proba[0])
     in_sample = metric.improvement(fit.in_sample, score)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,25 +27,6 @@ from ensembler.predictions import Predictions
 def predictions(labels: tuple[int, ...] = (0, 1, 0, 1), members: int = 2) -> Predictions:
     proba = np.tile([[0.7, 0.3], [0.4, 0.6]] * (len(labels) // 2), (members, 1, 1))
     return Predictions.from_arrays(proba, labels, np.arange(len(labels)) % 2)
-
-
-@pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes a library one that is not installed."""
-
-    def hide(library: str) -> None:
-        real = builtins.__import__
-
-        def fake(name: str, *args: Any, **kwargs: Any) -> Any:
-            if name.partition(".")[0] == library:
-                raise ImportError(f"No module named {library!r}", name=library)
-            return real(name, *args, **kwargs)
-
-        for loaded in [name for name in sys.modules if name.partition(".")[0] == library]:
-            monkeypatch.delitem(sys.modules, loaded)
-        monkeypatch.setattr(builtins, "__import__", fake)
-
-    return hide
 
 
 # ---------------------------------------------------------------------- libraries that are not there

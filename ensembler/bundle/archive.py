@@ -133,7 +133,8 @@ class Zip(Archive):
         grown = sum(entry.file_size for entry in entries)
         if grown > max(HARMLESS_BYTES, MAX_GROWTH * path.stat().st_size):
             raise BundleError(
-                f"{path}: would become {grown:,} bytes, more than {MAX_GROWTH} times its size; a zip bomb perhaps"
+                f"{path}: would become {grown:,} bytes, more than {MAX_GROWTH} times its size; a zip bomb perhaps, use "
+                "the bundle's folder"
             )
         tops = {name.split("/")[0] for name in self._entries}
         self._top = f"{tops.pop()}/" if len(tops) == 1 and len(entries) > 1 else ""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ensembler.atomic import SCRATCH, naming, write_file, write_folder, write_json
+from ensembler.atomic import SCRATCH, make_folder, naming, reading, write_file, write_folder, write_json
 from ensembler.errors import StoreError
 
 
@@ -167,3 +167,27 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
 def test_an_error_without_a_code_still_says_its_cause(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="12 requested and 0 written"), naming(tmp_path):
         raise OSError("12 requested and 0 written")
+
+
+def test_what_is_no_damage_passes_as_it_is(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StoreError, match=r"a: cannot be read \(odd\); run again"),
+        reading(tmp_path / "a", "run again"),
+    ):
+        raise ValueError("odd")
+    with pytest.raises(ZeroDivisionError), reading(tmp_path / "a", "run again"):
+        raise ZeroDivisionError
+
+
+def test_a_folder_that_another_process_makes_at_the_same_moment_is_as_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = Path.mkdir
+
+    def late(folder: Path, *rest: Any, **options: Any) -> None:
+        mkdir(folder)
+        mkdir(folder, *rest, **options)
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()

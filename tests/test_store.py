@@ -138,6 +138,27 @@ def test_a_damaged_result_is_no_cell_and_is_trained_again(content: bytes, store:
     assert store.cell(CANDIDATES[0].id, 0).score == 0.5
 
 
+def test_a_result_that_the_disk_does_not_give_is_not_trained_again(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.commit_cell(_result(CANDIDATES[0], 0), FINGERPRINT)
+
+    def broken(*_: object, **__: object) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", broken)
+        for ask in (
+            lambda: store.has_cell(CellJob(CANDIDATES[0], 0), FINGERPRINT),
+            lambda: store.commit_cell(_result(CANDIDATES[0], 0), "other images"),
+        ):
+            with pytest.raises(
+                StoreError, match=r"result\.json: cannot be read \(Input/output error\); see to the disk"
+            ):
+                ask()
+    assert store.has_cell(CellJob(CANDIDATES[0], 0), FINGERPRINT)
+
+
 @pytest.mark.parametrize("name", ["proba.npy", "model.safetensors", "history.parquet"])
 @pytest.mark.parametrize("content", [b"", b"\x80\x04cposix\nsystem\n", b"garbage" * 9])
 def test_a_damaged_array_is_named_and_never_unpickled(name: str, content: bytes, store: RunStore) -> None:
@@ -316,6 +337,20 @@ def test_a_run_refused_before_anything_was_written_leaves_no_folder(store: RunSt
     assert not store.path.exists()
 
 
+def test_where_locks_do_not_lock_no_new_folder_is_left(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise StoreError(f"{path}: keeps no locks")
+
+    monkeypatch.setattr("ensembler.store.require_locks", refuse)
+    for there in (False, True):
+        with pytest.raises(StoreError, match="run: keeps no locks"), store.lock():
+            pytest.fail("locked nothing")
+        assert store.path.exists() is there
+        store.path.mkdir(parents=True, exist_ok=True)
+
+
 def test_a_folder_that_was_there_stays(store: RunStore) -> None:
     store.path.mkdir(parents=True)
     with store.lock():
@@ -389,6 +424,30 @@ def test_events_survive_a_line_torn_by_a_crash_also_when_others_follow(store: Ru
     with (store.path / "events.jsonl").open("ab") as stream:
         stream.write(b'{"kind": "\xff\xfe\n"}\n3\n')
     assert [e["kind"] for e in store.events()] == ["one", "two"]
+
+
+def test_a_driver_ends_the_line_that_another_left_torn(store: RunStore) -> None:
+    store.path.mkdir(parents=True)
+    store.event("one")
+    with (store.path / "events.jsonl").open("a") as stream:
+        stream.write('{"t": 1, "kind": "to')
+    with store.lock():
+        store.event("two")
+    assert [e["kind"] for e in store.events()] == ["one", "two"]
+
+
+def test_an_event_that_the_disk_takes_half_of_is_told(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.path.mkdir(parents=True)
+    store.event("one")
+    write = os.write
+    monkeypatch.setattr("ensembler.store.os.write", lambda handle, line: write(handle, line[:9]))
+    with pytest.raises(
+        StoreError, match=r"events\.jsonl: cannot be written: No space left on device; free space"
+    ):
+        store.event("two")
+    assert [e["kind"] for e in store.events()] == ["one"]
 
 
 def test_a_stage_is_timed_and_its_failure_told(store: RunStore) -> None:

@@ -16,14 +16,15 @@ from PIL import Image
 from ensembler.bundle import Bundle
 from ensembler.bundle.card import model_card
 from ensembler.bundle.layout import INDEX, file_digest, inside, read_index
-from ensembler.bundle.member import Member
+from ensembler.bundle.member import FoldWeights, Member
 from ensembler.bundle.options import ExportOptions
 from ensembler.bundle.predict import find_images
 from ensembler.cli import main
-from ensembler.errors import BundleError, DataError, UnreadableImageError
+from ensembler.errors import BackboneError, BundleError, DataError, UnreadableImageError
 from ensembler.experiment import Experiment
 from ensembler.metrics import get_metric
 from ensembler.store import RunStore
+from ensembler.training.backbone import create, to_arrays
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +194,28 @@ def _card(**changes: Any) -> str:
         "data": {"images": 5, "test_images": 0, "image_size": 32, "k": 2, "fingerprint": "f" * 32},
     }
     return model_card(**{**values, **changes})
+
+
+def test_the_card_says_what_answers_in_place_of_the_fold_models() -> None:
+    assert "Every member is the average of its 2 fold models, and `mean` is made of:" in _card()
+    assert "One network that was taught by the best ensemble answers in place of `mean`:" in _card(
+        deployed={"collapse": "distill"}
+    )
+    assert "Every member is one network (refit) in place of its 2 fold models" in _card(
+        deployed={"collapse": "refit"}
+    )
+
+
+def test_operations_that_cannot_be_counted_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise BackboneError("odd: cannot be traced")
+
+    arrays = to_arrays(create("test_resnet", 3).state_dict())
+    member = Member("test_resnet", "abc", 32, [FoldWeights(arrays, 1.0)] * 2, mirror=True)
+    monkeypatch.setattr("ensembler.bundle.member.flops", lambda *_: 1000)
+    assert member.flops == 4000
+    monkeypatch.setattr("ensembler.bundle.member.flops", fail)
+    assert member.flops is None
 
 
 def test_names_that_look_like_markup_are_text() -> None:

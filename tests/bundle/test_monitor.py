@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,16 +20,23 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from scipy import stats
 
+from ensembler.atomic import reading
 from ensembler.bundle import Bundle
+from ensembler.bundle.choose import Chosen
 from ensembler.bundle.monitor.drift import measure_drift
 from ensembler.bundle.monitor.features import LOOKS, Sample, concatenate, looks_of, sample_of
 from ensembler.bundle.monitor.history import append, read_history
 from ensembler.bundle.monitor.labels import read_labels
-from ensembler.bundle.monitor.observe import fold_of, observe, one_fold
+from ensembler.bundle.monitor.make import make_reference
+from ensembler.bundle.monitor.observe import Batch, fold_of, observe, observe_files, one_fold
 from ensembler.bundle.monitor.reference import REFERENCE, Reference, read_reference
+from ensembler.bundle.monitor.report import report_page
 from ensembler.bundle.monitor.two_sample import fewer_right, holm, ks, mmd, psi, psi_value, wilson
+from ensembler.bundle.monitor.watch import monitor
 from ensembler.cli import main
-from ensembler.errors import BundleError, ConfigError, DataError
+from ensembler.errors import BundleError, ConfigError, DataError, StoreError
+from ensembler.store import RunStore
+from ensembler.training.candidate import Candidate
 
 Make = Callable[..., Any]
 
@@ -132,6 +141,16 @@ def test_a_small_threshold_can_be_passed() -> None:
     assert measure_drift(old, new, threshold=0.001).alarm
 
 
+def test_of_many_images_the_costly_tests_see_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ensembler.bundle.monitor.drift.KERNEL_ROWS", 60)
+    pixels = _photographs(300, seed=0)
+    old, new = _sample(pixels[:150]), _sample(pixels[150:])
+    same = measure_drift(old, new)
+    assert not same.alarm
+    assert measure_drift(old, new) == same
+    assert measure_drift(old, _sample(_noisy(pixels[150:]))).alarm
+
+
 # ---------------------------------------------------------------------- the tests
 
 
@@ -218,7 +237,93 @@ def test_a_fold_depends_on_the_pixels_alone_and_folds_are_even() -> None:
     np.testing.assert_array_equal(one_fold(said, fold)[1, 5], said[1, fold[5], 5])
 
 
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch, colour_bundle: Make) -> Reference:
+    """What a bundle that looks at colours says of images of noise."""
+    bundle = colour_bundle()
+    pixels = np.random.default_rng(9).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    sample, _ = observe(bundle, pixels, 2)
+    made = Reference(sample, np.zeros(40, np.int64), 2)
+    monkeypatch.setattr("ensembler.bundle.monitor.watch.read_reference", lambda path: made)
+    return made
+
+
+def test_where_a_whole_chunk_cannot_be_read_the_others_are_looked_at(
+    colour_bundle: Make, colour_images: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = colour_images(30)
+    for i in (1, 2, 3, 4):
+        (folder / f"000{i}.png").write_bytes(b"x")
+    monkeypatch.setattr("ensembler.bundle.monitor.observe.CHUNK", 4)
+    batch = observe_files(colour_bundle(), [folder], 2)
+    assert len(batch.paths) == len(batch.sample) == len(batch.proba) == 26
+    assert [path.name for path, _ in batch.unreadable] == ["0001.png", "0002.png", "0003.png", "0004.png"]
+
+
+@pytest.mark.usefixtures("reference")
+def test_of_many_unreadable_images_some_are_named_and_all_are_counted(
+    colour_bundle: Make, colour_images: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    colour_bundle().index |= {"scores": {}, "data": {}}
+    folder = colour_images(33)
+    for i in range(11):
+        (folder / f"broken {i}.png").write_bytes(b"x")
+    drift = monitor("b", [folder], output=tmp_path / "out")
+    told = capsys.readouterr().err
+    assert told.count("warning: left out: ") == 10
+    assert "warning: 11 images cannot be read\n" in told
+    assert drift.accuracy is None
+    assert "11 more could not be read" in (tmp_path / "out" / "report-0001.html").read_text()
+
+
+def test_a_page_of_one_member_draws_no_disagreement(tmp_path: Path) -> None:
+    pixels = _photographs(60, seed=0)
+    for members, drawn in ((1, False), (2, True)):
+        sample = sample_of(pixels, _votes(pixels)[:members])
+        reference = Reference(sample, np.zeros(60, np.int64), 0)
+        batch = Batch([tmp_path / "<x>.png"] * 60, sample, sample.proba, [])
+        page = report_page("b", ["a", "b", "c"], reference, batch, measure_drift(sample, sample), [])
+        assert ("Disagreement of the members" in page) is drawn
+        assert "&lt;x&gt;.png" in page
+
+
 # ---------------------------------------------------------------------- from a run to an alarm
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunStore:
+    """A run whose decoded images are gone."""
+    store = RunStore(tmp_path / "run")
+    store.update_manifest(classes=["ant", "bee", "cow"], k=2)
+    store.write_table(pd.DataFrame({"split": ["oof"] * 4, "label": ["ant"] * 4, "fold": [0, 1, 0, 1]}))
+    return store
+
+
+def _reference(run: RunStore, kind: str, oof: Make, test: Make = lambda: None) -> Reference | None:
+    candidate = Candidate("test_resnet", "random", "full", kind=kind)
+    one = Chosen({"name": "x"}, [("x", candidate)], None)
+    return make_reference(run, one, run.path, stored=True, oof_pixels=oof, test_pixels=test)
+
+
+def test_without_honest_rows_there_is_no_reference_and_one_is_told_why(
+    run: RunStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone() -> Path:
+        raise DataError("images: no such folder")
+
+    assert _reference(run, "trained", gone) is None
+    assert capsys.readouterr().err == "warning: the bundle cannot be monitored: images: no such folder\n"
+    assert _reference(run, "refit", gone) is None
+    assert "its networks have seen every row, and there is no test split" in capsys.readouterr().err
+
+
+def test_rows_that_the_disk_does_not_give_end_the_export(run: RunStore) -> None:
+    def broken() -> Path:
+        with reading(run.path, "run again"):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(StoreError, match="see to the disk"):
+        _reference(run, "trained", broken)
 
 
 def test_the_reference_is_what_fold_models_say_of_their_holdout(finished_run: Any, mean_bundle: Path) -> None:

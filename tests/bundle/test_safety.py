@@ -22,6 +22,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from ensembler.bundle import Bundle
+from ensembler.bundle.archive import MAX_FILE_BYTES, open_archive
 from ensembler.bundle.layout import INDEX, MODEL
 from ensembler.bundle.options import ExportOptions
 from ensembler.errors import BundleError
@@ -170,6 +171,24 @@ def test_a_zip_whose_sizes_lie_is_refused(folder: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert INDEX in _refused(target)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 15  # KiB
+
+
+def test_a_file_that_ends_before_its_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "b.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", b"x" * 77)
+    content, size = path.read_bytes(), struct.pack("<II", 77, 77)  # packed and whole
+    at = content.rindex(size)  # in the directory at the end
+    path.write_bytes(content[: at + 4] + struct.pack("<I", 78) + content[at + 8 :])
+    with pytest.raises(BundleError, match=r"b\.zip/a: is not as long as it says; export again"):
+        open_archive(path).read("a")
+
+
+def test_a_file_of_any_length_is_not_hashed(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("wb") as stream:
+        stream.truncate(MAX_FILE_BYTES + 1)  # takes no room on the disk
+    with pytest.raises(BundleError, match=r"a: holds 17,179,869,185 bytes; at most 17,179,869,184 are read"):
+        open_archive(tmp_path).digest("a")
 
 
 def test_an_index_of_any_length_is_not_read(folder: Path) -> None:

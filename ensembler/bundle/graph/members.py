@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ...errors import BundleError
 from ...training import backbone
+from .normalisation import fold_normalisation
 
 #: What the input of a network is called in its own graph.
 PIXELS = "pixels"
@@ -84,6 +85,8 @@ def _filled(
         if name in state:
             tensor.CopyFrom(numpy_helper.from_array(_array(state[name]), tensor.name))
     with silent():
+        optimizer.fold_constants(network)
+        fold_normalisation(network.graph)
         optimised: onnx.ModelProto = optimizer.optimize(network)
     return optimised
 

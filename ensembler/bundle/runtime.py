@@ -86,8 +86,7 @@ class Bundle:
     @property
     def name(self) -> str:
         """The row of the leaderboard that was exported."""
-        name: str = self.index["name"]
-        return name
+        return str(self.index["name"])
 
     def predict(self, images: Iterable[ImageLike], *, progress: bool = False) -> NDArray[np.float32]:
         """Probabilities float32 (images, classes) of files, encoded bytes, PIL images or uint8 RGB arrays.

@@ -88,10 +88,11 @@ def serve(
         server.run()
     except KeyboardInterrupt:
         pass  # sent again by uvicorn, when everything has been answered
-    except SystemExit as error:  # uvicorn's, which has told why
-        raise ConfigError(
-            f"{address}:{port}: cannot be listened on; see above, or choose another --port"
-        ) from error
+    except SystemExit as error:
+        if error.code:
+            raise ConfigError(
+                f"{address}:{port}: cannot be listened on; see above, or choose another --port"
+            ) from error
 
 
 def _require_positive(limits: Limits, max_batch: int, max_wait_s: float) -> None:
@@ -228,6 +229,8 @@ def _guarded_protocol() -> Any:
 
         def _give_up(self) -> None:
             self._guard = None
-            self.transport.close()
+            between = self.cycle is None or self.cycle.response_complete
+            if between and not self.transport.is_closing():
+                self.transport.close()
 
     return GuardedProtocol

@@ -59,7 +59,7 @@ class Stages:
         answers = np.zeros_like(sums)
         unsure = np.ones((n_folds, n_images), np.bool_)
         limits = [*self.thresholds, -np.inf]
-        for stage, (member, limit) in enumerate(zip(self.order, limits, strict=True), 1):
+        for stage, (member, limit) in enumerate(zip(self.order, limits, strict=True), 1):  # pragma: no branch
             for group in [np.arange(n_folds)] if self.together[member] else _alike(unsure):
                 rows = np.flatnonzero(unsure[group].any(axis=0))
                 if len(rows):
@@ -70,6 +70,8 @@ class Stages:
             done = unsure & (mean.max(axis=2) >= limit)
             answers[done] = mean[done]
             unsure &= ~done
+            if not unsure.any():
+                break
         # Like the combiner's own output, each row sums to one before folds are averaged.
         answers /= answers.sum(axis=2, keepdims=True)
         return np.asarray(answers.mean(axis=0), np.float32)

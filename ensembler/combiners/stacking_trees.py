@@ -115,9 +115,8 @@ class StackingTrees(Stacker):
             "seed": self.seed,
         }
         booster = xgb.Booster(settings, [train] if watched is None else [train, watched])
-        rounds = itertools.count()
-        while True:
-            booster.update(train, next(rounds), fobj=objective)
+        for done in itertools.count():  # pragma: no branch - whoever asks for rounds has had enough first
+            booster.update(train, done, fobj=objective)
             yield booster
 
     def _combine_design(self, design: Floats, proba: Proba) -> Floats | Proba:

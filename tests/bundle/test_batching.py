@@ -108,48 +108,46 @@ def test_an_error_reaches_those_who_wait_and_nobody_else() -> None:
     batcher.close()
 
 
-def test_what_is_cancelled_is_not_computed_and_what_waits_at_the_end_is_answered() -> None:
-    sizes: list[int] = []
-    go, began = threading.Event(), threading.Event()
+class Held:
+    """Answers what it is asked when it is let go, and notes the size of each batch."""
 
-    def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        sizes.append(len(pixels))
-        began.set()
-        go.wait(10)
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.go, self.began = threading.Event(), threading.Event()
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.sizes.append(len(pixels))
+        self.began.set()
+        self.go.wait(10)
         return _echo(pixels)
 
-    batcher = Batcher(predict)
+
+def test_what_is_cancelled_is_not_computed_and_what_waits_at_the_end_is_answered() -> None:
+    held = Held()
+    batcher = Batcher(held)
     batcher.reserve(3)
     answers = [batcher.submit(_images(0))]
-    began.wait(10)
+    held.began.wait(10)
     answers += [batcher.submit(_images(i)) for i in (1, 2)]
     assert answers[1].cancel()
     closer = threading.Thread(target=batcher.close)
     closer.start()
-    go.set()
+    held.go.set()
     closer.join(10)
-    assert sizes == [1, 1]
+    assert held.sizes == [1, 1]
     assert answers[2].result(0) == 2
 
 
 def test_a_batch_that_nobody_waits_for_is_no_work() -> None:
-    sizes: list[int] = []
-    go, began = threading.Event(), threading.Event()
-
-    def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        sizes.append(len(pixels))
-        began.set()
-        go.wait(10)
-        return _echo(pixels)
-
-    batcher = Batcher(predict)
+    held = Held()
+    batcher = Batcher(held)
     batcher.reserve(3)
     first = batcher.submit(_images(7))
-    began.wait(10)
+    held.began.wait(10)
     assert all(batcher.submit(_images(i)).cancel() for i in (1, 2))
-    go.set()
+    held.go.set()
     assert first.result(10) == 7
     assert _ask(batcher, 8) == [8]
     batcher.close()
-    assert sizes == [1, 1]
+    assert held.sizes == [1, 1]
     assert batcher.waiting == 0

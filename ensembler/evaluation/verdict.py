@@ -149,11 +149,10 @@ def _count(failed: Sequence[str]) -> str:
 
 
 def _failure(candidate: Mapping[str, Any]) -> str:
-    """One line from a mapping with a name, mostly with a reason, and with whatever else is known."""
-    name, reason = candidate.get("name", "unnamed"), candidate.get("reason")
-    rest = [
-        f"{key}: {value}"
-        for key, value in candidate.items()
-        if key not in {"name", "reason"} and value is not None
-    ]
-    return f"{name}{'' if reason is None else f': {reason}'}{' (' + ', '.join(rest) + ')' if rest else ''}"
+    """One line from a mapping with a name and, mostly, a reason and a fold; what else it holds is for programs."""
+    name, reason, fold = str(candidate.get("name", "unnamed")), candidate.get("reason"), candidate.get("fold")
+    if reason is None:
+        return name
+    if str(reason).startswith(f"{name}, "):  # it names candidate and fold by itself
+        return str(reason)
+    return f"{name}: {reason}" + ("" if fold is None else f" (fold {fold})")

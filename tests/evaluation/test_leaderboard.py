@@ -269,8 +269,16 @@ def test_one_single_model_and_unknown_costs(library):
 
 
 def test_failed_candidates_are_named_beside_the_verdict(predictions):
-    failed = [{"name": "vit", "fold": 2, "reason": "loss became NaN"}, {"name": "swin", "fold": None}]
+    failed = [
+        {"name": "vit", "fold": 2, "reason": "loss became NaN", "candidate": {"recipe": {"lr": 0.1}}},
+        {"name": "deit", "fold": 1, "reason": "deit, fold 1: loss is nan at epoch 1"},
+        {"name": "swin", "fold": None},
+    ]
     leaderboard = board(predictions, failed=failed)
     assert leaderboard.failed == tuple(failed)
-    assert leaderboard.verdict.failed == ("vit: loss became NaN (fold: 2)", "swin")
-    assert leaderboard.verdict.sentence.endswith("2 candidates failed or were left out, not compared.")
+    assert leaderboard.verdict.failed == (
+        "vit: loss became NaN (fold 2)",
+        "deit, fold 1: loss is nan at epoch 1",
+        "swin",
+    )
+    assert leaderboard.verdict.sentence.endswith("3 candidates failed or were left out, not compared.")

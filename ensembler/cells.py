@@ -22,6 +22,7 @@ from safetensors.numpy import load, save
 
 from .atomic import reading, unread, write_array, write_folder
 from .errors import StoreError
+from .parquet import read_frame
 from .training.candidate import EVERY_ROW, Candidate, CellJob, CellResult, features_name
 
 #: What damaged files raise when they are read.
@@ -71,7 +72,7 @@ class StoredCell:
     def history(self) -> pd.DataFrame:
         """One row an epoch; see `Epoch`."""
         with _reading_cell(self.path), (self.path / "history.parquet").open("rb") as stream:
-            return pd.read_parquet(stream)
+            return read_frame(stream)
 
 
 class CellStore:

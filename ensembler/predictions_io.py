@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .errors import PredictionsError
+from .parquet import read_frame
 from .predictions import Predictions, Split
 
 
@@ -85,7 +86,7 @@ def read(path: Path) -> tuple[Predictions, Predictions | None]:
             return _read_npz(path)
         if path.suffix in (".csv", ".parquet"):
             frame = (
-                pd.read_parquet(path)
+                read_frame(path)
                 if path.suffix == ".parquet"
                 else pd.read_csv(path, dtype={"member": str, "sample_id": str, "label": str})
             )

@@ -37,7 +37,6 @@ import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from pyarrow import parquet
 from safetensors.numpy import save
 
 from . import __version__
@@ -57,6 +56,7 @@ from .cells import DAMAGE, CellStore, read_if_there, read_json, read_tensors
 from .errors import RunLockedError, RunMismatchError, StoreError
 from .events import EventReader
 from .footing import require_locks, require_renames
+from .parquet import read_frame, read_parquet
 from .predictions import Predictions
 from .training.candidate import Candidate
 
@@ -260,7 +260,7 @@ class RunStore(CellStore):
         """Columns id, path, label, group, split, fold."""
         file = self.path / "table.parquet"
         with reading(file, "run the command that made it again"), file.open("rb") as stream:
-            return pd.read_parquet(stream)
+            return read_frame(stream)
 
     def event(self, kind: str, **values: Any) -> None:
         """Appends a line to `events.jsonl` by one write, so that a reader never sees half of it."""
@@ -376,7 +376,7 @@ class RunStore(CellStore):
             return None
         with reading(file, "delete it, it is rebuilt"), file.open("rb") as stream:
             # Not by pandas: its JSON rounds, and its floats stand for whole numbers where one is missing.
-            return cast("list[dict[str, Any]]", parquet.read_table(stream).to_pylist())
+            return cast("list[dict[str, Any]]", read_parquet(stream).to_pylist())
 
     # ------------------------------------------------------------------ fold collapse
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from ..errors import DataError, did_you_mean
+from ..parquet import read_parquet
 from .source import Request, Row, Source
 
 _SPLITS: dict[str, Literal["oof", "test"]] = {"train": "oof", "oof": "oof", "test": "test"}
@@ -156,9 +157,7 @@ def _csv(manifest: Path) -> Iterator[_Line]:
 
 
 def _parquet(manifest: Path) -> Iterator[_Line]:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(manifest)
+    table = read_parquet(manifest)
     yield _Line("header", dict.fromkeys(table.column_names, ""))
     for row, values in enumerate(cast("list[dict[str, object]]", table.to_pylist()), start=1):
         texts = {name: "" if value is None else str(value) for name, value in values.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -126,16 +126,15 @@ def compare(
     """
     session = new_session(model, "the graph")
     proba, said = run_graph(session, sample.pixels, batch)
-    off = np.abs(proba - expected[0]).max(axis=1)
+    answers = [proba]
     if stages is not None:
-        sizes = (said.shape[1], said.shape[3])
-        proba = staged_answer(session, stages, sample.pixels, sizes, batch)
-        off = np.maximum(off, np.abs(proba - expected[0]).max(axis=1))
-    if np.isnan(proba).any() or np.isnan(said).any():
+        answers.append(staged_answer(session, stages, sample.pixels, (said.shape[1], said.shape[3]), batch))
+    if any(np.isnan(one).any() for one in (*answers, said)):
         raise BundleError("the graph answers NaN; use --format torch")
+    off = _farthest(answers, expected[0])
     edge = ties = np.zeros(len(off), np.bool_)
     if (off > LARGEST[precision]).any():
-        same = np.abs(combine(said) - proba).max(axis=1) <= LARGEST[precision]
+        same = _farthest(answers, combine(said)) <= LARGEST[precision]
         ties = (off > LARGEST[precision]) & ~same & undecided(expected[1], combine, LARGEST[precision])
         edge = (off > LARGEST[precision]) & (same | ties)
     theirs, ours = (_own_fold(one, sample, combine) for one in (expected[1], said))
@@ -162,6 +161,12 @@ def undecided(said: NDArray[np.float32], combine: Combine, limit: float) -> NDAr
         shaken /= shaken.sum(axis=-1, keepdims=True)
         moved |= np.abs(combine(shaken) - before).max(axis=1) > 10 * limit
     return moved
+
+
+def _farthest(answers: Sequence[NDArray[np.float32]], expected: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each image, the largest difference (images,) that any of the answers has from what is expected."""
+    found: NDArray[np.float32] = np.max([np.abs(one - expected).max(axis=1) for one in answers], axis=0)
+    return found
 
 
 def _own_fold(said: NDArray[np.float32], sample: Sample, combine: Combine) -> NDArray[np.float32]:

@@ -227,6 +227,7 @@ def test_features_go_along_with_their_rows():
     np.testing.assert_array_equal(p.rows(p.fold == 1).features, FEATURES[1:])
     assert p.select(["m1"]).features is p.features
     assert p.with_proba(PROBA[0], ["team"]).features is p.features
+    np.testing.assert_array_equal(valid().with_features(FEATURES).features, FEATURES)
     joined = Predictions.concat([valid(members=["a", "b"]), p])
     assert joined.features is p.features
     assert valid().features is None
@@ -257,8 +258,9 @@ def test_features_of_others_are_copied_and_not_frozen():
     ],
 )
 def test_wrong_features_are_named(features, message):
-    with pytest.raises(PredictionsError, match=message):
-        valid(features=features)
+    for make in (lambda: valid(features=features), lambda: valid().with_features(features)):
+        with pytest.raises(PredictionsError, match=message):
+            make()
 
 
 def test_two_kinds_of_features_are_not_joined():

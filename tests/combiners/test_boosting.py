@@ -1,7 +1,7 @@
 import numpy as np
 import xgboost as xgb
 
-from ensembler.combiners.boosting import Boosting
+from ensembler.combiners.boosting import MAX_AXES, Boosting
 from ensembler.combiners.mean import Mean
 from ensembler.metrics import METRICS
 from ensembler.predictions import Predictions
@@ -48,3 +48,20 @@ def test_a_refit_replaces_the_loaded_model(library):
     combiner.predict(first)
     again = combiner.fit(second).predict(first).proba
     np.testing.assert_array_equal(again, Boosting().fit(second).predict(first).proba)
+
+
+def test_of_many_members_the_directions_are_seen_in_which_they_differ_most(library):
+    predictions = library(n_members=24)
+    combiner = Boosting(rounds=20).fit(predictions)
+    assert combiner.booster_.size
+    assert combiner.axes_.shape == (24 * 4, MAX_AXES)
+    np.testing.assert_allclose(combiner.axes_.T @ combiner.axes_, np.eye(MAX_AXES), atol=1e-5)
+    logs = np.log(predictions.select(combiner.members_).proba.transpose(1, 0, 2))
+    rest = (logs - logs.mean(axis=1, keepdims=True)).reshape(len(logs), -1)
+    along = ((rest @ combiner.axes_) ** 2).sum(axis=0)
+    singular = np.linalg.svd(rest, compute_uv=False)
+    np.testing.assert_allclose(along, singular[:MAX_AXES] ** 2, rtol=1e-4)
+    mean = Mean().fit(predictions).predict(predictions).proba[0]
+    log_loss = METRICS["log_loss"]
+    boosted = combiner.predict(predictions).proba[0]
+    assert log_loss(predictions.labels, boosted) < log_loss(predictions.labels, mean)

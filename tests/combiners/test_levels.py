@@ -76,7 +76,12 @@ def test_three_levels_and_two_combiners_of_one_kind(library):
     predictions = library(n_samples=120)
     levels = [["mean", {"greedy": {"rounds": 2}}, "greedy"], ["convex", "greedy"], ["mean"]]
     combiner = Levels(levels=levels).fit(predictions)
-    assert len(combiner.inner_) == 6
+    assert combiner.level_names == [
+        ["level1.1.mean", "level1.2.greedy", "level1.3.greedy"],
+        ["level2.1.convex", "level2.2.greedy"],
+        ["level3.1.mean"],
+    ]
+    assert list(combiner.inner_) == [name for level in combiner.level_names for name in level]
     restored = from_state(*combiner.get_state())
     np.testing.assert_array_equal(restored.predict(predictions).proba, combiner.predict(predictions).proba)
 

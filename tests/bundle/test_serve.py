@@ -1,15 +1,11 @@
-"""A real server on a free port, and everything that clients do to servers."""
+"""A real server on a free port: its answers, its pages, its refusals, and how it begins and ends."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
-import http.client
-import io
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,35 +16,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
 from ensembler.bundle import Bundle
 from ensembler.bundle.counters import Counter, Histogram
 from ensembler.bundle.pages import card_page
 from ensembler.bundle.serve import is_loopback, read_token
-from ensembler.bundle.uploads import Limits, Refusal, split
 from ensembler.cli import main
 from ensembler.errors import ConfigError
 
-#: Runs `serve` around the bundle of conftest.py, with small limits.
-PROGRAM = """
-import importlib.util, sys
-from pathlib import Path
-spec = importlib.util.spec_from_file_location("stub", {conftest!r})
-stub = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stub)
-import ensembler.bundle.serve as s
-from ensembler.bundle import Bundle
-from ensembler.bundle.uploads import Limits
-s.HEAD_S = 1.0
-import ensembler.bundle.pages as pages
-pages.read_card = lambda path: (path / "README.md").read_text() if (path / "README.md").is_file() else ""
-Bundle.load = classmethod(lambda cls, path: stub.ColourBundle(seconds={seconds}))
-limits = Limits(body_bytes=200_000, buffered_bytes=2_000_000, pixels=1_000_000, files=8, read_s=1.0, waiting={waiting})
-s.serve({folder!r}, port=0, token_file={token}, limits=limits)
-"""
+from .served import Server, as_json, multipart, png, serving
 
 CARD = """---
 license: mit
@@ -65,100 +41,12 @@ tags: [a, b]
 """
 
 
-class Server:
-    """A running server."""
-
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self.process, self.port = process, port
-
-    def ask(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
-    ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            connection.request(method, path, body, headers or {})
-            answer = connection.getresponse()
-            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
-        finally:
-            connection.close()
-
-    def predict(self, body: bytes, kind: str, **headers: str) -> tuple[int, Any]:
-        status, _, answer = self.ask("POST", "/predict", body, {"Content-Type": kind, **headers})
-        return status, json.loads(answer)
-
-    def raw(self, *parts: bytes, wait: float = 0.0, timeout: float = 10) -> bytes:
-        """Sends parts with a pause between them; what comes back until the server closes or answers."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as link:
-            received = b""
-            with contextlib.suppress(ConnectionError, TimeoutError):
-                for part in parts:
-                    link.sendall(part)
-                    time.sleep(wait)
-                while part := link.recv(65536):
-                    received += part
-            return received
-
-    def memory(self) -> float:
-        text = self.ask("GET", "/metrics")[2].decode()
-        return float(re.search(r"(?m)^process_resident_memory_bytes (\S+)", text)[1])  # type: ignore[index]
-
-
-@contextlib.contextmanager
-def serving(
-    folder: Path, seconds: float = 0.0, waiting: int = 512, token: str | None = None
-) -> Iterator[Server]:
-    program = PROGRAM.format(
-        conftest=str(Path(__file__).with_name("conftest.py")),
-        seconds=seconds,
-        waiting=waiting,
-        folder=str(folder),
-        token=f"Path({token!r})" if token else None,
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout
-    line = process.stdout.readline()
-    found = re.match(r"serving on http://127\.0\.0\.1:(\d+)/", line)
-    if not found:
-        process.kill()
-        pytest.fail(f"{line}{process.communicate()[1]}")
-    try:
-        yield Server(process, int(found[1]))
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        _, err = process.communicate(timeout=30)
-    assert "Traceback" not in err, err
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
     (folder / "README.md").write_text(CARD)
     with serving(folder) as running:
         yield running
-
-
-def png(colour: tuple[int, int, int] = (250, 10, 10), size: tuple[int, int] = (8, 8)) -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", size, colour).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def multipart(*files: tuple[str, bytes], boundary: str = "edge") -> tuple[bytes, str]:
-    body = b"".join(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
-        f"Content-Type: image/png\r\n\r\n".encode()
-        + data
-        + b"\r\n"
-        for name, data in files
-    )
-    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
-
-
-def as_json(*images: bytes) -> bytes:
-    return json.dumps({"images": [base64.b64encode(one).decode() for one in images]}).encode()
 
 
 # ---------------------------------------------------------------------- answers
@@ -291,145 +179,10 @@ def test_limits_on_bytes_files_and_pixels(server: Server) -> None:
     assert server.predict(png(), "image/png", **{"Content-Encoding": "gzip"})[0] == 415
 
 
-def test_a_body_without_a_length_is_cut_when_it_is_too_large(server: Server) -> None:
-    head = (
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
-    )
-    chunk = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
-    assert b" 413 " in server.raw(head, *[chunk] * 8, b"0\r\n\r\n").split(b"\r\n")[0]
-    # No end, and far more than the server would hold: it is told, or cut off.
-    before = server.memory()
-    server.raw(head, *[chunk] * 600)
-    assert server.memory() - before < 10e6
-
-
-def test_slow_clients_are_let_go(server: Server) -> None:
-    began = time.monotonic()
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as link:
-        link.sendall(head + b"x")
-        assert b" 408 " in link.recv(4096).split(b"\r\n")[0]
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as link:
-        link.sendall(b"POST /pre")  # the head never ends
-        assert link.recv(4096) == b""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as link:
-        assert link.recv(4096) == b""  # nothing is sent at all
-    assert time.monotonic() - began < 8
-
-
-def test_disconnects_in_the_middle_do_no_harm(server: Server) -> None:
-    body, kind = multipart(("a.png", png()))
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-    whole = head.encode() + body
-    for cut in range(1, len(whole) + 1, 7):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as link:
-            link.sendall(whole[:cut])
-            if cut % 2:  # by a reset rather than an end
-                link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    assert server.predict(body, kind)[0] == 200
-    text = server.ask("GET", "/metrics")[2].decode()
-    assert 'status="5' not in text
-    assert "ensembler_waiting_images 0\n" in text
-
-
 def test_other_paths_and_methods(server: Server) -> None:
     assert server.ask("GET", "/predict")[0] == 405
     assert server.ask("GET", "/nowhere/../etc/passwd")[0] == 404
     assert server.ask("DELETE", "/card")[0] == 405
-
-
-def _mutations(rng: np.random.Generator) -> Iterator[bytes]:
-    """Requests that were right before something happened to them."""
-    body, kind = multipart(("a.png", png()), ("b.png", png((1, 2, 3))))
-    seeds = []
-    for content, what in ((body, kind), (as_json(png()), "application/json"), (png(), "image/png")):
-        head = (
-            f"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {what}\r\n"
-            f"Content-Length: {len(content)}\r\n\r\n"
-        )
-        seeds.append((head.encode(), content))
-    pieces = [b"\r\n", b"--edge", b"--", b"\0", b"\xff\xfe", b'"', b"{", b"[", b"]", b": ", b"%00", b"9" * 30, b"-1",
-              b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n",
-              b'filename="', b"boundary=", b"e" * 300, b"../../", b"HTTP/9.9", b"IHDR", b"\x89PNG"]  # fmt: skip
-    while True:
-        head, content = seeds[rng.integers(len(seeds))]
-        data = bytearray(head + content if rng.random() < 0.4 else content)
-        for _ in range(rng.integers(1, 6)):
-            at = int(rng.integers(len(data) + 1))
-            match rng.integers(4):
-                case 0:
-                    data[at : at + int(rng.integers(1, 40))] = b""
-                case 1:
-                    data[at:at] = pieces[rng.integers(len(pieces))]
-                case 2 if at < len(data):
-                    data[at] = rng.integers(256)
-                case _:
-                    data = data[:at] if rng.random() < 0.1 else data
-        if data.startswith(b"POST"):
-            yield bytes(data)
-        else:  # the head is whole and fits
-            yield re.sub(rb"Content-Length: \d+", b"Content-Length: %d" % len(data), head) + bytes(data)
-
-
-def test_a_thousand_malformed_requests_are_refused_or_answered(server: Server) -> None:
-    source = _mutations(np.random.default_rng(0))
-    statuses: dict[int, int] = {}
-
-    def send(request: bytes) -> int:
-        received = server.raw(request)
-        return int(received.split(b" ", 2)[1]) if received.startswith(b"HTTP/1.1 ") else 0
-
-    with ThreadPoolExecutor(64) as pool:  # many wait for the server to lose patience
-        for status in pool.map(send, (next(source) for _ in range(1000))):
-            statuses[status] = statuses.get(status, 0) + 1
-    assert all(status < 500 for status in statuses), statuses
-    assert {200, 400, 415, 422} <= set(statuses), statuses
-    assert sum(statuses.values()) == 1000
-    assert server.predict(png(), "image/png")[0] == 200
-
-
-LIMITS = Limits(body_bytes=10_000, files=3)
-FILE_HEADER = b'Content-Disposition: form-data; name="f"; filename="y"'
-
-
-@settings(max_examples=400, deadline=None)
-@given(
-    body=st.one_of(
-        st.binary(max_size=200),
-        st.recursive(st.none() | st.text() | st.floats() | st.binary().map(lambda b: base64.b64encode(b).decode()),
-                     lambda x: st.lists(x) | st.dictionaries(st.just("images") | st.text(), x), max_leaves=8)
-        .map(lambda value: json.dumps(value).encode()),
-        st.lists(st.sampled_from([b"--e", b"--", b"\r\n", b"x", FILE_HEADER,
-                                  b"\r\n\r\n", b":", b"\n", b"\0"]), max_size=12).map(b"".join),
-    ),
-    kind=st.one_of(
-        st.sampled_from(["application/json", "multipart/form-data; boundary=e", "image/png", "multipart/form-data"]),
-        st.text(st.characters(max_codepoint=255), max_size=40),
-    ),
-)  # fmt: skip
-def test_whatever_a_body_holds_it_becomes_images_or_a_refusal(body: bytes, kind: str) -> None:
-    try:
-        uploads = split(bytearray(body), kind, LIMITS)
-    except Refusal as refusal:
-        assert 400 <= refusal.status < 500  # noqa: PT017
-        json.dumps(refusal.reason).encode()
-    else:
-        assert 1 <= len(uploads) <= LIMITS.files
-        assert all(upload.name.encode() for upload in uploads)  # can be sent back
-
-
-def test_memory_stays_where_it_is(server: Server) -> None:
-    body, kind = multipart(("a.png", png()), ("b.png", b"broken"))
-    requests = [(body, kind), (as_json(png()), "application/json"), (b"[", "application/json")]
-
-    def ask(i: int) -> None:
-        server.predict(*requests[i % 3])
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(ask, range(300)))
-        before = server.memory()
-        list(pool.map(ask, range(2000)))
-    assert server.memory() - before < 4e6
 
 
 # ---------------------------------------------------------------------- token, overload, end
@@ -526,22 +279,6 @@ def test_settings_that_cannot_be_are_told(
         assert capsys.readouterr().err == f"error: serve {option} {wrong}: expected {wanted}\n"
     assert [is_loopback(a) for a in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "example.org")] == [
         True, True, True, False, False, False]  # fmt: skip
-
-
-def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        program = PROGRAM.format(
-            conftest=str(Path(__file__).with_name("conftest.py")),
-            seconds=0,
-            waiting=9,
-            folder="b",
-            token=None,
-        ).replace("port=0", f"port={port}")
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
-        )
-    assert "cannot be listened on" in done.stderr
 
 
 def test_numbers_are_written_as_prometheus_reads_them() -> None:

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
-from .test_serve import Server, as_json, multipart, png, serving
+from .served import Server, as_json, multipart, png, serving
 
 #: Requests that are made from the description.
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "120"))

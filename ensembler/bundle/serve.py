@@ -20,6 +20,9 @@ from .uploads import Limits
 #: Seconds until a connection must have sent a whole request head, and to take in what follows a refusal.
 HEAD_S = 10.0
 
+#: Seconds that a client has to take in what it was answered.
+TAKE_S = 60.0
+
 #: Connections at a time; more are closed at once.
 MAX_CONNECTIONS = 512
 
@@ -66,7 +69,7 @@ def serve(
     if not is_loopback(address):
         _warn_of(address, token)
     bundle = Bundle.load(bundle_path)
-    settings = Settings(token=token, max_batch=max_batch, max_wait_s=max_wait_s, limits=limits or Limits())
+    settings = Settings(token=token, max_batch=max_batch, max_wait_s=max_wait_s, limits=given)
     app = create_app(bundle, read_card(Path(bundle_path)), settings)
     config = uvicorn.Config(
         app,
@@ -193,21 +196,24 @@ def _announced(server: Any) -> Any:
 
 
 def _guarded_protocol() -> Any:
-    """uvicorn's HTTP protocol, which does not wait for ever for the head of a request, nor take any number of clients.
+    """uvicorn's HTTP protocol, which waits for nobody for ever, and takes no more clients than it says.
 
     uvicorn gives up on a connection that sends nothing between two requests; not on one that sends its head, or what is
-    left of a body that was refused, a byte at a time.
+    left of a body that was refused, a byte at a time, nor on one that does not read its answer.
     """
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class GuardedProtocol(H11Protocol):
         _guard: asyncio.TimerHandle | None = None
+        _patience: asyncio.TimerHandle
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if len(self.connections) > MAX_CONNECTIONS:
                 transport.abort()
                 return
+            # So that it is told of every byte that the client does not take.
+            transport.set_write_buffer_limits(0)
             self._watch()
 
         def data_received(self, data: bytes) -> None:
@@ -217,7 +223,17 @@ def _guarded_protocol() -> Any:
         def connection_lost(self, exc: Exception | None) -> None:
             if self._guard is not None:
                 self._guard.cancel()
+            if self.flow.write_paused:
+                self._patience.cancel()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._patience = self.loop.call_later(TAKE_S, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._patience.cancel()
+            super().resume_writing()
 
         def _watch(self) -> None:
             between = self.cycle is None or self.cycle.response_complete

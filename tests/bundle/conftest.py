@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import queue
+import re
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -88,3 +94,67 @@ def colour_images(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+# ---------------------------------------------------------------------- a server in this process
+
+
+@pytest.fixture
+def announced(monkeypatch: pytest.MonkeyPatch) -> Iterator[queue.SimpleQueue[str]]:
+    """What `serve` prints on standard output; afterwards signals and loggers are what they were."""
+    from ensembler.bundle import serve
+
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def hear(text: str, file: IO[str] | None = None, **_: Any) -> None:
+        said.put(text) if file is None else print(text, file=file)
+
+    monkeypatch.setattr(serve, "print", hear, raising=False)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a shell's foreground
+    yield said
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+
+
+@pytest.fixture
+def served_bundle(
+    colour_bundle: Callable[..., ColourBundle], monkeypatch: pytest.MonkeyPatch
+) -> ColourBundle:
+    """What `serve` finds under any path."""
+    monkeypatch.setattr("ensembler.bundle.pages.read_card", lambda path: f"# Card of {path}\n")
+    return colour_bundle()
+
+
+@pytest.fixture
+def serve_here(served_bundle: ColourBundle, announced: queue.SimpleQueue[str]) -> Callable[..., Any]:
+    """serve_here(client, **options): what `client(port)` returned, after the server that it asked has ended.
+
+    `serve` has the main thread, as it must to hear signals, and the client another; when the client has ended, it sends
+    the signal that ends the server.
+    """
+    from ensembler.bundle.serve import serve
+
+    def run(client: Callable[[int], Any], number: int = signal.SIGTERM, **options: Any) -> Any:
+        def work() -> Any:
+            found = re.fullmatch(r"serving on http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)", announced.get())
+            assert found, "it ended before it listened"
+            try:
+                return client(int(found[1]))
+            finally:
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+        with ThreadPoolExecutor(1) as pool:
+            result = pool.submit(work)
+            try:
+                serve("a-bundle", port=0, **options)
+            finally:
+                announced.put("")  # nobody waits for ever
+            return result.result(20)
+
+    return run

@@ -84,14 +84,17 @@ def from_environment(_: dict[str, str] | None = None) -> Any:
     """The same from ENSEMBLER_BUNDLE, ENSEMBLER_REPLICAS and ENSEMBLER_TOKEN_FILE, for Ray's own command line.
 
     Raises:
-        ConfigError: ENSEMBLER_BUNDLE is not set.
+        ConfigError: ENSEMBLER_BUNDLE is not set, or ENSEMBLER_REPLICAS is no number.
     """
     bundle = os.environ.get("ENSEMBLER_BUNDLE")
     if not bundle:
         raise ConfigError("ENSEMBLER_BUNDLE: is not set; give it the folder of a bundle")
+    replicas = os.environ.get("ENSEMBLER_REPLICAS", "1")
+    if not replicas.isdecimal() or int(replicas) < 1:
+        raise ConfigError(f"ENSEMBLER_REPLICAS {replicas!r}: expected a number, 1 or more")
     token = os.environ.get("ENSEMBLER_TOKEN_FILE")
     return deployment(
         bundle,
-        replicas=int(os.environ.get("ENSEMBLER_REPLICAS", "1")),
+        replicas=int(replicas),
         token_file=Path(token) if token else None,
     )

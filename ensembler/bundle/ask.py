@@ -43,7 +43,7 @@ def main(argv: Sequence[str], image: bytes) -> int:
         (folder,) = argv
         print(json.dumps(ask(Bundle.load(Path(folder)), image)))
     except EnsemblerError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

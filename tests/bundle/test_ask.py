@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 
 from ensembler.bundle import Bundle
+from ensembler.bundle.ask import ask, main
+from ensembler.errors import BundleError
 from ensembler.experiment import Experiment
 from ensembler.store import RunStore
 
@@ -51,14 +55,46 @@ def test_the_answer_is_what_the_bundle_predicts_and_the_votes_are_its_members(
         np.testing.assert_allclose(member["proba"], test.select([member["name"]]).proba[0, row], atol=1e-5)
 
 
-def test_what_cannot_be_answered_is_one_line(exported: Path, tmp_path: Path) -> None:
-    for bundle, image, said in (
-        (exported, b"no image", "the image: is no image"),
-        (tmp_path, b"", "no bundle here"),
-    ):
-        done = asked(bundle, image)
-        assert done.returncode == 2
-        assert not done.stdout
-        (line,) = done.stderr.decode().splitlines()
-        assert line.startswith("error:")
-        assert said in line
+def test_main_prints_the_answer_as_one_line_of_json(
+    finished_run: Any, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next((finished_run.images / "test").rglob("*.png")).read_bytes()
+    assert main([str(exported)], image) == 0
+    said = capsys.readouterr()
+    (line,) = said.out.splitlines()
+    answer = json.loads(line)
+    assert answer == ask(Bundle.load(exported), image)
+    assert sum(answer["proba"]) == pytest.approx(1, abs=1e-5)
+    assert not said.err
+
+
+def test_as_a_program_it_reads_the_image_from_standard_input(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "ensembler.bundle.ask")  # a program is imported by nobody before
+    monkeypatch.setattr("sys.argv", ["ask", str(exported)])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"no image")))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("ensembler.bundle.ask", run_name="__main__")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the image: is no image")
+
+
+def test_what_cannot_be_answered_is_one_line(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said_of(bundle: Path, image: bytes) -> str:
+        assert main([str(bundle)], image) == 2
+        said = capsys.readouterr()
+        assert not said.out
+        (line,) = said.err.splitlines()
+        return line
+
+    assert said_of(exported, b"no image").startswith("error: the image: is no image")
+    assert said_of(tmp_path, b"").startswith(f"error: {tmp_path}: no bundle here")
+
+    def refuse(_: Path) -> Bundle:
+        raise BundleError("two\nlines")
+
+    monkeypatch.setattr(Bundle, "load", refuse)
+    assert said_of(exported, b"") == "error: two\\nlines"

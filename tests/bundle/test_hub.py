@@ -223,6 +223,36 @@ def test_what_was_altered_on_the_way_is_refused_and_not_kept(hub: Hub, bundle: P
     assert Bundle.load("hf:ada/clothes").name == "mean"
 
 
+def test_what_the_hub_names_instead_of_a_bundle_is_refused_and_not_kept(
+    hub: Hub, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(bundle, "ada/clothes")
+    hub.commit = "main"
+    with pytest.raises(BundleError, match=r"hf:ada/clothes: the hub names no commit \('main'\)"):
+        fetch("hf:ada/clothes")
+    hub.commit = "c" * 40
+    monkeypatch.setattr("ensembler.bundle.hub._INDEX_BYTES", 10)
+    hub.log.clear()
+    with pytest.raises(BundleError, match=r"its bundle\.json has \d+ bytes; it is no bundle"):
+        fetch("hf:ada/clothes")
+    asked = {line.rpartition("/")[2] for line in hub.log if "/resolve/" in line}
+    assert asked == {INDEX}  # and for nothing that it names
+    assert not list((tmp_path / "cache").rglob(INDEX))
+
+
+def test_a_revision_is_kept_under_its_commit_and_is_not_the_one_that_a_name_means(
+    hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(bundle, "ada/clothes")
+    folder = fetch("hf:ada/clothes@v1")
+    assert [line for line in hub.log if line.startswith("GET /api/models/ada/clothes/revision/v1")]
+    assert folder.name == hub.commit
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert fetch(f"hf:ada/clothes@{hub.commit}") == folder
+    with pytest.raises(BundleError, match="no copy is kept here"):
+        fetch("hf:ada/clothes")
+
+
 def test_offline_it_fails_at_once_or_takes_the_kept_copy(
     hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

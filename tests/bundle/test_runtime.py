@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 from PIL import Image
 
 from ensembler.bundle import Bundle
+from ensembler.bundle.layout import MODEL
 from ensembler.bundle.options import ExportOptions
+from ensembler.data.decode import load_pixels
 from ensembler.errors import BundleError, UnreadableImageError
 from ensembler.experiment import Experiment
 
@@ -88,7 +91,9 @@ def test_a_verb_whose_libraries_are_missing_says_what_to_install(tmp_path: Path)
     assert done.stderr.rstrip().endswith("is not installed; pip install 'ensembler[train]'")
 
 
-def test_a_bundle_for_pytorch_says_what_is_missing(finished_run: Any, tmp_path: Path) -> None:
+def test_a_bundle_for_pytorch_says_what_is_missing(
+    finished_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ExportOptions(format="torch")
     folder = Experiment.from_run(finished_run.run).export(tmp_path / "b", "mean", options)
     done = _without_the_rest("from ensembler.bundle import Bundle; Bundle.load(sys.argv[1])", str(folder))
@@ -97,6 +102,12 @@ def test_a_bundle_for_pytorch_says_what_is_missing(finished_run: Any, tmp_path: 
     assert "pip install 'ensembler[train]', or export with --format onnx" in done.stderr
     with pytest.raises(BundleError, match="holds no graph; export with --format onnx or both"):
         Bundle.load(folder, engine="onnx")
+    assert Bundle.load(folder).predict([]).shape == (0, 3)
+    monkeypatch.setitem(sys.modules, "ensembler.bundle.networks", None)
+    with pytest.raises(
+        BundleError, match=r"bundle\.json: needs PyTorch \(.*\); pip install 'ensembler\[train\]'"
+    ):
+        Bundle.load(folder)
 
 
 def test_a_graph_alone_cannot_run_in_pytorch(folder: Path) -> None:
@@ -119,6 +130,29 @@ def test_images_come_in_every_form_and_number(
     np.testing.assert_allclose(bundle.predict(files), whole, atol=1e-6)
     with pytest.raises(UnreadableImageError, match="nowhere"):
         bundle.predict(["nowhere.png"])
+
+
+def test_the_combiner_alone_is_loaded_when_first_asked_for_and_then_kept(
+    folder: Path, files: list[Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    bundle = Bundle.load(copy)
+    pixels = np.stack([load_pixels(file, bundle.image_size) for file in files[:5]])
+    said = bundle.fold_probabilities(pixels)
+    first = bundle.combine(said)
+    np.testing.assert_allclose(first, bundle.predict_pixels(pixels), atol=1e-6)
+    (copy / "combiner.onnx").unlink()
+    np.testing.assert_array_equal(bundle.combine(said), first)
+
+
+def test_a_graph_larger_than_any_is_not_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (folder / MODEL).stat().st_size
+    monkeypatch.setattr("ensembler.bundle.session.MAX_MODEL_BYTES", size)
+    Bundle.load(folder)
+    monkeypatch.setattr("ensembler.bundle.session.MAX_MODEL_BYTES", size - 1)
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(BundleError, match=f"model.onnx: holds {size:,} bytes; at most {size - 1:,} are read"):
+        Bundle.load(folder)
 
 
 def test_pixels_of_another_size_are_refused(folder: Path) -> None:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from ensembler.training import backbone
 from ensembler.training.candidate import Candidate, CellJob, TrainingData
 from ensembler.training.loop import fit_cell
+from ensembler.training.processor import use_threads
 from ensembler.training.recipe import Recipe
 
 BACKBONES = ("mobilenetv3_small_050", "mobilenetv4_conv_small_035", "resnet10t")
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=96)
     args = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    use_threads(1)
     print(f"commit {commit()}; {args.repeats} epochs each, in turn; {args.size} px, batch {args.batch}")
     for name in args.backbones:
         with tempfile.TemporaryDirectory() as folder:

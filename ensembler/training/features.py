@@ -13,6 +13,7 @@ from ..atomic import reading, write_array, write_file
 from .augment import BatchAugment
 from .backbone import batches, create, features, normalisation
 from .candidate import Candidate, TrainingData
+from .processor import keep_freed_memory
 
 #: Images a forward pass without gradients.
 EVAL_BATCH = 128
@@ -42,6 +43,7 @@ def extract(
     model: nn.Module, backbone: str, pixels: NDArray[np.uint8], device: torch.device
 ) -> NDArray[np.float32]:
     """Features (samples, width) float32 of uint8 images (samples, size, size, 3)."""
+    keep_freed_memory()
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     normalise = BatchAugment(*normalisation(backbone), strength=0, flip=False)
     parts = []

@@ -33,6 +33,7 @@ from .features import predict_logits
 from .losses import Goals, TrainingLoss, epoch_order
 from .mixing import mix
 from .optimise import Penalties, make_optimizer
+from .processor import use_threads
 from .schedules import rate_factor
 from .snapshot import DAMAGED, RepeatedEpoch, Snapshot
 
@@ -66,7 +67,7 @@ def fit_cell(job: CellJob, data: TrainingData) -> Generator[Epoch, None, CellRes
     """
     from .kinds import fit
 
-    torch.set_num_threads(job.threads)
+    use_threads(job.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     while True:
         try:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from . import backbone
 from .augment import BatchAugment
 from .candidate import CellJob, Numerics, TrainingData
+from .processor import use_threads
 
 #: Steps timed of each way, after a first that warms up.
 STEPS = 3
@@ -31,7 +32,7 @@ def measure_numerics(job: CellJob, data: TrainingData) -> tuple[Numerics, dict[s
     Returns:
         The choice, and images a second of every way that was tried.
     """
-    torch.set_num_threads(job.threads)
+    use_threads(job.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = job.candidate.recipe
     images_a_cell = recipe.epochs * len(data.folds[job.fold][0])

@@ -19,6 +19,9 @@ from .wording import count, plain
 #: Cards a page.
 PER_PAGE = 24
 
+#: The number of the page, in the URL too.
+PAGE = "page"
+
 _GRID = "display:grid;gap:.75rem;align-items:start;grid-template-columns:repeat(auto-fill,minmax(min(10rem,100%),1fr))"
 _CARD = "margin:0;border:1px solid rgba(128,128,128,.4);border-radius:.5rem;overflow:hidden"
 _FRAME = (
@@ -57,7 +60,7 @@ def show(run: View, cards: Sequence[Card], votes: Callable[[list[int]], pd.DataF
     """
     above = st.container()
     pages = -(-len(cards) // PER_PAGE)
-    page = st.pagination(pages, key=f"page of {key}") if pages > 1 else 1
+    page = _page(pages, key)
     start = (page - 1) * PER_PAGE
     shown = cards[start : start + PER_PAGE]
     pictures = thumbnails(run, [card.row for card in shown]) if has_images(run) else None
@@ -97,6 +100,14 @@ def grid_html(
 
 
 # ---------------------------------------------------------------------- pieces
+
+
+def _page(pages: int, key: str) -> int:
+    """The number that the URL or the visitor gives, from 1; that of other cards is no number of these."""
+    if st.session_state.get("cards", key) != key:
+        st.session_state[PAGE] = 1
+    st.session_state["cards"] = key
+    return st.pagination(pages, key=PAGE, bind="query-params") if pages > 1 else 1
 
 
 def _at_a_glance(votes: pd.DataFrame, first: int) -> None:

@@ -163,8 +163,11 @@ def _draw(module, path):
 def open_page():
     """One page of one run."""
 
-    def open_(module, store):
-        app = AppTest.from_function(_draw, args=(module, str(store.path)), default_timeout=30).run()
+    def open_(module, store, **query):
+        app = AppTest.from_function(_draw, args=(module, str(store.path)), default_timeout=30)
+        for key, value in query.items():
+            app.query_params[key] = value
+        app.run()
         assert not app.exception
         return app
 

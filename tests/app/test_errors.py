@@ -127,7 +127,7 @@ def test_pages_hold_24_images_and_other_images_begin_at_the_first(tmp_path, open
     assert app.get("pagination")[0].proto.num_pages == 3
     assert grid(app).count("<figure") == 24
     assert "Images 1 to 24 of 60." in said(app)
-    app.session_state["page of Fixed\n\ngood\nbad"] = 3
+    app.session_state["page"] = 3
     app.run()
     assert not app.exception
     assert "Images 49 to 60 of 60." in said(app)
@@ -135,6 +135,19 @@ def test_pages_hold_24_images_and_other_images_begin_at_the_first(tmp_path, open
     app.selectbox(key="class").set_value("a").run()
     assert "Images 1 to 24 of 30." in said(app)
     assert grid(app).count(". <b><bdi>a</bdi></b>") == 24
+
+
+def test_the_number_of_a_page_is_in_the_url(tmp_path, open_page, said):
+    labels = np.tile([0, 1], 40)
+    good = 0.8 * np.eye(2)[labels] + 0.1
+    bad = good.copy()
+    bad[:60] = bad[:60, ::-1]
+    store = run_of(tmp_path, np.stack([good, bad]), labels, ["good", "bad"], ["a", "b"])
+    app = open_page("errors", store, model="good", against="bad", page="3")
+    assert "Images 49 to 60 of 60." in said(app)
+    beyond = open_page("errors", store, model="good", against="bad", page="9")
+    assert not beyond.exception
+    assert "Images 1 to 24 of 60." in said(beyond)
 
 
 def test_every_member_votes_on_each_image(open_page, trained, pair):

@@ -11,7 +11,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ensembler.bundle.graph import members as graph_members
 from ensembler.bundle.graph.merge import ensemble_graph
 from ensembler.bundle.layout import IMAGES, SAID, WANTED
 from ensembler.bundle.member import FoldWeights, Member
@@ -117,44 +116,3 @@ def test_members_that_mirror_stand_beside_members_that_do_not(pixels: NDArray[np
     require_the_same(members, model, pixels)
     plain, mirrored = (members[name].predict_folds(pixels) for name in ("plain", "mirrored"))
     assert np.abs(plain - mirrored).max() > 1e-4, "the mirror images look the same, and nothing is shown"
-
-
-def test_finished_networks_are_kept_until_they_are_too_large_together(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made: list[str] = []
-
-    def fill(architecture: str, *_: object) -> onnx.ModelProto:
-        made.append(architecture)
-        return onnx.ModelProto(doc_string=architecture * 100)
-
-    monkeypatch.setattr(graph_members, "_filled", fill)
-    monkeypatch.setattr(graph_members, "_finished", {})
-    monkeypatch.setattr(graph_members, "_KEPT_BYTES", 250)
-
-    def ask(*names: str) -> list[str]:
-        made.clear()
-        for name in names:
-            assert graph_members.network_graph(name, 3, SIZE, (), {}).doc_string == name * 100
-        return list(made)
-
-    assert ask("a", "a", "b", "a", "b") == ["a", "b"]
-    assert ask("c", "b", "c") == ["c"]  # in place of a, the oldest
-    assert ask("a") == ["a"]
-    monkeypatch.setattr(graph_members, "_KEPT_BYTES", 50)
-    assert ask("d", "d", "d") == ["d"]  # however large, the last one is kept
-
-
-def test_other_weights_are_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_members, "_filled", lambda *_: onnx.ModelProto())
-    monkeypatch.setattr(graph_members, "_finished", {})
-    one = graph_members.network_graph("net", 3, SIZE, (), {"w": torch.zeros(2)})
-    assert graph_members.network_graph("net", 3, SIZE, (), {"w": torch.zeros(2)}) is one
-    for architecture, n_classes, hidden, state in (
-        ("net", 3, (), {"w": torch.ones(2)}),
-        ("net", 3, (), {"v": torch.zeros(2)}),
-        ("net", 3, (4,), {"w": torch.zeros(2)}),
-        ("net", 0, (), {"w": torch.zeros(2)}),
-        ("ten", 3, (), {"w": torch.zeros(2)}),
-    ):
-        assert graph_members.network_graph(architecture, n_classes, SIZE, hidden, state) is not one

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import ensembler.bundle
 from ensembler.bundle import Bundle
 from ensembler.bundle.layout import MODEL
 from ensembler.bundle.options import ExportOptions
@@ -143,6 +144,19 @@ def test_the_combiner_alone_is_loaded_when_first_asked_for_and_then_kept(
     np.testing.assert_allclose(first, bundle.predict_pixels(pixels), atol=1e-6)
     (copy / "combiner.onnx").unlink()
     np.testing.assert_array_equal(bundle.combine(said), first)
+
+
+def test_a_member_alone_needs_no_combiner() -> None:
+    index = {"classes": ["x", "y"], "image_size": 8, "members": [{"name": "one"}], "combiner": None}
+    nothing: Any = None  # there is no graph of a combiner to ask
+    said = np.array([[[[0.1, 0.9]], [[0.3, 0.7]]]], np.float32)
+    np.testing.assert_allclose(Bundle(index, nothing).combine(said), [[0.2, 0.8]], atol=1e-7)
+
+
+def test_the_package_names_the_class_alone() -> None:
+    assert ensembler.bundle.Bundle is Bundle
+    with pytest.raises(AttributeError, match=r"module 'ensembler\.bundle' has no attribute 'Bundel'"):
+        _ = ensembler.bundle.Bundel
 
 
 def test_a_graph_larger_than_any_is_not_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,13 +125,3 @@ def test_a_fold_that_is_sure_of_every_image_is_not_asked_for_another() -> None:
     found = Stages((1, 0, 2), (0.8, 0.8), (False, False, False)).answer(run, 5, 2, 3)
     np.testing.assert_allclose(found, (said[1, 0] + said[1, 1]) / 2, atol=1e-7)
     assert run.runs.sum(axis=2).tolist() == [[0, 5], [5, 5], [0, 5]]
-
-
-def test_a_fold_that_is_sure_of_every_image_is_asked_no_more() -> None:
-    said = np.full((3, 2, 5, 3), [0.9, 0.06, 0.04], np.float32)
-    said[0, 1] = [0.4, 0.3, 0.3]
-    run = Recorded(said)
-    found = Stages((0, 1, 2), (0.8, 0.6), (False, False, False)).answer(run, 5, 2, 3)
-    assert run.runs.sum(axis=2).tolist() == [[5, 5], [0, 5], [0, 0]]
-    second = (said[0, 1] + said[1, 1]) / 2
-    np.testing.assert_allclose(found, (said[0, 0] + second) / 2, atol=1e-7)

@@ -41,9 +41,12 @@ def require_locks(folder: Path) -> None:
         return
     probe = scratch_path(folder / "lock")
     with naming(folder):
-        handles = []
+        handles = [os.open(probe, os.O_RDWR | os.O_CREAT, 0o644)]
         try:
-            handles = [os.open(probe, os.O_RDWR | os.O_CREAT, 0o644), os.open(probe, os.O_RDWR)]
+            try:
+                handles.append(os.open(probe, os.O_RDWR))
+            except FileNotFoundError:  # cleared away by the driver that has the run, and has tried its locks
+                return
             _flock(folder, handles[0])
             try:
                 _flock(folder, handles[1])

@@ -351,6 +351,24 @@ def test_where_locks_do_not_lock_no_new_folder_is_left(
         store.path.mkdir(parents=True, exist_ok=True)
 
 
+def test_a_driver_that_clears_up_is_no_fault_of_the_file_system(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take away what another one, who is about to be refused, has just made to try the locks with."""
+    real = os.open
+
+    def cleared(path: Any, flags: int, *mode: int) -> int:
+        handle = real(path, flags, *mode)
+        if ".tmp-" in str(path) and flags & os.O_CREAT and str(path).endswith("-lock"):
+            Path(path).unlink()
+        return handle
+
+    with store.lock():
+        monkeypatch.setattr(os, "open", cleared)
+        with pytest.raises(RunLockedError, match=f"process {os.getpid()} "), RunStore(store.path).lock():
+            pytest.fail("two drivers at once")
+
+
 def test_a_folder_that_was_there_stays(store: RunStore) -> None:
     store.path.mkdir(parents=True)
     with store.lock():

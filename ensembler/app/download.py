@@ -20,8 +20,7 @@ def zipped(bundle: Path) -> Path:
         StoreError: the zip cannot be written.
     """
     target = bundle.with_name(f".{bundle.name}.zip")  # no bundle's own name begins with a dot
-    index = bundle / INDEX
-    if not target.is_file() or target.stat().st_mtime_ns < index.stat().st_mtime_ns:
+    if not _holds(target, bundle):
         names = [INDEX, *read_index(bundle)["files"]]
 
         def fill(stream: object) -> None:
@@ -31,6 +30,15 @@ def zipped(bundle: Path) -> Path:
 
         write_file(target, fill)
     return target
+
+
+def _holds(target: Path, bundle: Path) -> bool:
+    """Whether a zip was made of this very export: its index holds the digests of all that is in it."""
+    try:
+        with zipfile.ZipFile(target) as archive:
+            return archive.read(f"{bundle.name}/{INDEX}") == (bundle / INDEX).read_bytes()
+    except (OSError, KeyError, zipfile.BadZipFile):
+        return False
 
 
 def download_name(bundle: Path) -> str:

@@ -7,6 +7,7 @@ an `EnsemblerError` that says what to do.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -99,8 +100,9 @@ def stamp(store: RunStore) -> Stamp:
     found = []
     for entry in store.path.iterdir():
         if entry.name[0] != "." and entry.suffix != ".jsonl":
-            stat = entry.stat()
-            found.append((entry.name, stat.st_mtime_ns, stat.st_size))
+            with suppress(FileNotFoundError):  # whoever writes the run has just taken it away
+                stat = entry.stat()
+                found.append((entry.name, stat.st_mtime_ns, stat.st_size))
     return tuple(sorted(found))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import subprocess
 import threading
@@ -32,9 +33,7 @@ def serving(runs: Path, log: Path | None = None, script: Path | None = None) -> 
 
     With a script it is Streamlit's own server, with the same settings, over that script.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     with (log or Path(os.devnull)).open("wb") as out:
         words = command(runs, "127.0.0.1", port, True)
         if script is not None:
@@ -42,7 +41,7 @@ def serving(runs: Path, log: Path | None = None, script: Path | None = None) -> 
             words[words.index("ensembler.app.run")] = "streamlit"
         server = subprocess.Popen(words, stdout=out, stderr=out)
         try:
-            end = time.monotonic() + 60
+            end = time.monotonic() + 120
             while True:
                 try:
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).close()
@@ -55,6 +54,15 @@ def serving(runs: Path, log: Path | None = None, script: Path | None = None) -> 
         finally:
             server.terminate()
             server.wait()
+
+
+def _free_port() -> int:
+    """Below those that the system hands out: one of them may be given to who asks whether the server answers yet."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def load(address: str, page: str = "", query: str = "", timeout: float = 60) -> list[str]:

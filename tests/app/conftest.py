@@ -164,7 +164,7 @@ def open_page():
     """One page of one run."""
 
     def open_(module, store, **query):
-        app = AppTest.from_function(_draw, args=(module, str(store.path)), default_timeout=30)
+        app = AppTest.from_function(_draw, args=(module, str(store.path)), default_timeout=120)
         for key, value in query.items():
             app.query_params[key] = value
         app.run()
@@ -180,7 +180,7 @@ def open_app(monkeypatch):
 
     def open_(folder, **query):
         monkeypatch.setenv("ENSEMBLER_RUNS", str(folder))
-        app = AppTest.from_file("../../app.py", default_timeout=30)
+        app = AppTest.from_file("../../app.py", default_timeout=120)
         for key, value in query.items():
             app.query_params[key] = value
         app.run()

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -14,8 +13,12 @@ from PIL import Image
 
 from ensembler.app.main import PAGES
 from ensembler.app.server import command
+from tests.ports import free_port
 
 CHROMIUM = Path("/usr/bin/chromium")
+
+#: For whatever is waited for: a page takes a second, on a machine that others use a minute.
+PATIENCE_S = 120
 PATHS = ["", *[page.module for group in PAGES.values() for page in group][1:]]
 
 #: On a deep link Streamlit first looks for its own server below the page's path, and finds it above.
@@ -70,18 +73,17 @@ def runs(tmp_path_factory, make_trained_run, make_bare_run):
 
 @pytest.fixture(scope="module")
 def url(runs):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(command(runs, "127.0.0.1", port, True), stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE_S
         while True:
             try:
                 urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
                 break
             except OSError:
+                assert server.poll() is None, "the server has ended"
                 assert time.monotonic() < end, "the server does not answer"
                 time.sleep(0.1)
         yield address
@@ -96,7 +98,10 @@ def browser():
 
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+        arguments.append("--disable-dev-shm-usage")  # which is small in containers
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=arguments, timeout=1000 * PATIENCE_S
+        )
         yield browser
         browser.close()
 
@@ -112,7 +117,7 @@ def open_tab(browser):
 
     def open_(width=1440, scheme="light"):
         tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        tab.set_default_timeout(20_000)
+        tab.set_default_timeout(1000 * PATIENCE_S)
         tab.on("console", told)
         tab.on("pageerror", lambda error: faults.append(f"page: {error}"))
         tab.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
@@ -169,6 +174,7 @@ def test_the_road_from_verdict_to_answers(open_tab, url, runs, tmp_path):
     tab.get_by_text(re.compile("greedy (is|cannot be)")).first.wait_for()
     tab.wait_for_url("**row=greedy*")
     shared = tab.url
+    settled(tab)
     cell(tab, "Confusion matrix of stacking", 0.5 / 3, 0.5 / 3)
     tab.get_by_text(re.compile("stacking (is right on|takes)")).first.wait_for()
 
@@ -185,7 +191,7 @@ def test_the_road_from_verdict_to_answers(open_tab, url, runs, tmp_path):
     link(tab, "Export")
     choose(tab, "Row", "both")
     tab.get_by_role("button", name="Export", exact=True).click()
-    tab.get_by_text("The bundle is there").wait_for(timeout=90_000)
+    tab.get_by_text("The bundle is there").wait_for()
     tab.get_by_text("What is inside").wait_for()
     bundle = runs / "pets" / "bundles" / "both"
     Image.new("RGB", (40, 30), "red").save(tmp_path / "photo.png")
@@ -242,4 +248,4 @@ def test_a_run_that_is_not_there_is_refused(open_tab, url):
     tab.get_by_role("combobox", name="Run").click()
     tab.get_by_role("option", name="bare").click()
     tab.get_by_text("Use the ensemble").wait_for()
-    assert tab.url.endswith("?run=bare")
+    tab.wait_for_url(re.compile(r"\?run=bare$"))

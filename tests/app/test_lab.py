@@ -155,7 +155,7 @@ def test_one_single_model_is_no_ensemble(open_page, make_bare_run, tmp_path):
 
 def test_the_address_holds_members_combiner_weights_and_budget(trained):
     names = offered(view(trained))
-    app = AppTest.from_function(_draw, args=(str(trained.path),), default_timeout=30)
+    app = AppTest.from_function(_draw, args=(str(trained.path),), default_timeout=120)
     app.query_params |= {
         f"on-{names[1]}": "false",
         f"weight-{names[0]}": "100",

@@ -69,7 +69,7 @@ def project(tmp_path, monkeypatch):
 def open_launch(project, monkeypatch):
     def open_(address="127.0.0.1"):
         monkeypatch.setattr(st, "get_option", lambda _: address)
-        app = AppTest.from_function(draw, args=(str(project / "runs"),), default_timeout=30).run()
+        app = AppTest.from_function(draw, args=(str(project / "runs"),), default_timeout=120).run()
         assert not app.exception
         return app
 
@@ -338,13 +338,13 @@ def test_hostile_names_and_reasons_are_text(open_launch, project, said):
 
 def test_an_app_that_was_opened_on_one_run_says_where_to_open_it(project, trained, monkeypatch):
     monkeypatch.setattr(st, "get_option", lambda _: "127.0.0.1")
-    app = AppTest.from_function(draw, args=(str(trained.path),), default_timeout=30).run()
+    app = AppTest.from_function(draw, args=(str(trained.path),), default_timeout=120).run()
     assert "opened on one run alone" in app.info[0].value
     assert not app.text_area
 
 
 def test_without_any_run_the_page_is_there(project, monkeypatch):
     monkeypatch.setattr(st, "get_option", lambda _: "127.0.0.1")
-    app = AppTest.from_function(draw, args=(str(project / "none"),), default_timeout=30).run()
+    app = AppTest.from_function(draw, args=(str(project / "none"),), default_timeout=120).run()
     assert not app.exception
     assert button(app, "Start") is not None

@@ -445,7 +445,7 @@ def opened():
     from streamlit.testing.v1 import AppTest
 
     def open_(store):
-        app = AppTest.from_function(_draw, args=(str(store.path),), default_timeout=30).run()
+        app = AppTest.from_function(_draw, args=(str(store.path),), default_timeout=120).run()
         assert not app.exception
         return app
 

@@ -35,7 +35,7 @@ def _draw(module, path):
 @pytest.fixture
 def open_search():
     def open_(store):
-        app = AppTest.from_function(_draw, args=("search", str(store.path)), default_timeout=30).run()
+        app = AppTest.from_function(_draw, args=("search", str(store.path)), default_timeout=120).run()
         assert not app.exception
         return app
 

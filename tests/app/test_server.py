@@ -12,15 +12,12 @@ import pytest
 
 from ensembler.app.server import SETTINGS, command, launch
 from ensembler.errors import ConfigError, EnsemblerError, StoreError
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-STARTED = 30
 
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+#: For a server to start and to end: each takes a second, on a machine that others use a minute.
+PATIENCE_S = 120
 
 
 def test_a_port_in_use_is_named_with_a_way_out(tmp_path):
@@ -93,7 +90,7 @@ def test_it_serves_a_missing_folder_and_ends_with_its_server(tmp_path, ending):
     ]
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as app:
         try:
-            end = time.monotonic() + STARTED
+            end = time.monotonic() + PATIENCE_S
             while True:
                 try:
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).close()
@@ -103,7 +100,7 @@ def test_it_serves_a_missing_folder_and_ends_with_its_server(tmp_path, ending):
                     assert app.poll() is None
                     time.sleep(0.1)
             os.kill(app.pid, ending)
-            assert app.wait(timeout=10) == (0 if ending == signal.SIGINT else 128 + ending)
+            assert app.wait(timeout=PATIENCE_S) == (0 if ending == signal.SIGINT else 128 + ending)
             assert f"http://127.0.0.1:{port}" in app.stderr.read()
         finally:
             if app.poll() is None:

@@ -28,6 +28,7 @@ import pytest
 
 from ensembler.store import RunStore
 from ensembler.tuning.loopback import withhold_secrets
+from tests.ports import free_port
 
 SOURCE = Path(__file__).with_name("connections.c")
 
@@ -278,7 +279,7 @@ def test_no_secret_is_on_a_page_of_the_app(
 
     for name, value in {**SECRETS, "HF_ENDPOINT": hub[0]}.items():
         monkeypatch.setenv(name, value)
-    page = AppTest.from_function(_draw, args=(module, str(quiet.run)), default_timeout=60).run()
+    page = AppTest.from_function(_draw, args=(module, str(quiet.run)), default_timeout=120).run()
     assert not page.exception
     shown = [element.proto for element in page._tree if getattr(element, "proto", None) is not None]
     assert shown
@@ -288,18 +289,12 @@ def test_no_secret_is_on_a_page_of_the_app(
 # ---------------------------------------------------------------------- the app and the server
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @needs_compiler
 @pytest.mark.parametrize("verb", ["app", "serve"])
 def test_the_app_and_the_server_listen_on_loopback_and_connect_to_nobody(
     verb: str, quiet: QuietRun, shim: Path, tmp_path: Path
 ) -> None:
-    port = _free_port()
+    port = free_port()
     token = tmp_path / "token"
     token.write_text(f"{CANARY}-{'t' * 20}\n")
     arguments = {
@@ -309,7 +304,7 @@ def test_the_app_and_the_server_listen_on_loopback_and_connect_to_nobody(
     watched = _start(arguments, tmp_path, shim, **SECRETS)
     address = f"http://127.0.0.1:{port}" + ("/" if verb == "app" else "/health")
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while True:
             try:
                 answer = urllib.request.urlopen(address, timeout=5).read()
@@ -321,7 +316,7 @@ def test_the_app_and_the_server_listen_on_loopback_and_connect_to_nobody(
         watched.look()
     finally:
         watched.process.terminate()
-        watched.process.wait(30)
+        watched.process.wait(120)
     assert answer
     assert port in {p for _, _, p in watched.listening}
     assert watched.exposed() == []

@@ -213,7 +213,7 @@ def _draw(module: str, path: str) -> None:
 @pytest.mark.parametrize("page", DRAWN)
 def test_a_whole_page_is_drawn_at_any_address(page: str, data: Any, runs: Path) -> None:
     query = _query(Drawn(data.draw), (*VALUES, *small_run.CLASSES))
-    app = AppTest.from_function(_draw, args=(page, str(runs / "pets")), default_timeout=60)
+    app = AppTest.from_function(_draw, args=(page, str(runs / "pets")), default_timeout=120)
     app.query_params.update(parse_qs(query, keep_blank_values=True))
     app.run()
     assert not app.exception, (query, app.exception)

@@ -11,8 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from PIL import Image
+
+# The same examples each time, however long they take on this machine, and none kept in a folder that processes share.
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 pytest_plugins = ("tests.golden.recorder",)
 
@@ -35,6 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests neither read nor fill the cache of whoever runs them."""
     os.environ["ENSEMBLER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    # Ray ends workers when the machine is short of memory, whoever took it; tests count the deaths of workers.
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 
 
 def _draw_images(

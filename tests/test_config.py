@@ -232,9 +232,9 @@ def test_a_bomb_of_aliases_is_refused_at_once_and_fits_in_memory(depth: int) -> 
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, depth)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
+    began = time.thread_time()
     assert "is not allowed" in _message(GOOD + "\n".join(lines) + "\n")
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 

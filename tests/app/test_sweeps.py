@@ -130,16 +130,31 @@ os._exit(0)
             os.kill(pid, signal.SIGKILL)
 
 
+class Later:
+    """In the place of a timer: what it would do, and when, is noted; the test does it."""
+
+    def __init__(self, seconds, function, args):
+        self.seconds, self.fire = seconds, lambda: function(*args)
+        self.started = False
+
+    def start(self):
+        self.started = True
+
+
 def test_one_that_does_not_obey_is_told_more_firmly(tmp_path, stand_in, monkeypatch):
-    monkeypatch.setattr(sweeps, "GRACE_S", 0.5)
+    timers = []
+    monkeypatch.setattr(sweeps.threading, "Timer", lambda *args: timers.append(Later(*args)) or timers[-1])
     stand_in("ignores")
     store = sweeps.new_run(tmp_path, "one")
     job = sweeps.start(store, tmp_path / "c.yaml")
     until(running(store), "running")
     sweeps.stop(store)
+    (timer,) = timers
+    assert (timer.seconds, timer.started) == (sweeps.GRACE_S, True)
+    until(lambda: "not now" in sweeps.last_words(store), "told")
     assert state(store) == "stopping"
+    timer.fire()
     until(lambda: not job.running, "ended")
-    assert "not now" in sweeps.last_words(store)
     assert job._process.returncode == -signal.SIGTERM
     assert state(store) == "stopped", "its last stage was never closed"
 

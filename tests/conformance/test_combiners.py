@@ -189,7 +189,7 @@ def test_a_member_that_says_nothing_and_one_row(key):
 
 
 @every_combiner
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     n_members=st.integers(1, 4),
     n_samples=st.integers(6, 40),

@@ -9,7 +9,9 @@ import re
 import resource
 import signal
 import sys
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -67,6 +69,9 @@ class Guard:
         self._roots = (str(self.inside), "/dev/null")
         self._seen: list[str] = []
         self._watching = False
+        # What other tests of this process have left running is no case's doing.
+        self._strangers = weakref.WeakSet(threading.enumerate())
+        self._strangers.discard(threading.current_thread())
         sys.addaudithook(self._audit)
 
     def run(self, case: Callable[[], object]) -> str:
@@ -102,7 +107,7 @@ class Guard:
         return outcome
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
-        if not self._watching:
+        if not self._watching or threading.current_thread() in self._strangers:
             return
         if event == "open":
             path, mode, flags = args

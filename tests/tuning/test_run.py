@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,8 +46,13 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
 
 
-def _ray_processes() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "ray" in " ".join(p.cmdline()[:3])]
+def _ray_processes() -> list[str]:
+    """Commands of Ray's processes below this one; those that end while they are looked at are none."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found.append(" ".join(process.cmdline()[:3]))
+    return [command for command in found if "ray" in command]
 
 
 def test_a_run_fills_its_folder(finished_run: Any) -> None:
@@ -121,6 +128,9 @@ def test_predictions_are_the_stored_cells_in_the_order_of_the_table(finished_run
 
 
 def test_ray_is_gone_when_the_run_is_over(finished_run: Any) -> None:
+    end = time.monotonic() + 120  # what was told to end may still be at it
+    while _ray_processes() and time.monotonic() < end:
+        time.sleep(0.1)
     assert _ray_processes() == []
 
 

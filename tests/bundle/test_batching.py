@@ -62,23 +62,19 @@ def test_what_comes_while_the_model_works_is_one_batch() -> None:
 
 
 def test_a_lone_request_does_not_wait_and_announced_ones_are_waited_for() -> None:
-    batcher = Batcher(_echo, max_wait_s=0.4)
-    began = time.monotonic()
+    batcher = Batcher(_echo, max_wait_s=600)  # whoever is answered before has not waited
     _ask(batcher, 1)
-    assert time.monotonic() - began < 0.2
     batcher.reserve(2)
     first = batcher.submit(_images(1))
     time.sleep(0.1)
     assert not first.done()  # the other one is being decoded
     second = batcher.submit(_images(2))
-    assert first.result(0.2) == 1
-    assert second.result(0.2) == 2
+    assert first.result(60) == 1
+    assert second.result(60) == 2
     batcher.reserve(2)
-    began = time.monotonic()
     late = batcher.submit(_images(1))
     batcher.give_back(1)  # it could not be decoded
-    late.result(10)
-    assert time.monotonic() - began < 0.2
+    late.result(60)
     batcher.close()
 
 

@@ -205,7 +205,7 @@ def test_without_the_token_nothing_is_read(tmp_path: Path) -> None:
 
 
 def test_overload_is_429_and_says_when_to_come_again(tmp_path: Path) -> None:
-    with serving(tmp_path, seconds=0.3, waiting=8) as server:
+    with serving(tmp_path, seconds=1.0, waiting=8) as server:
 
         def ask(_: int) -> tuple[int, str | None]:
             status, headers, _body = server.ask("POST", "/predict", *_as_request(png(), 4))
@@ -223,13 +223,13 @@ def _as_request(data: bytes, n: int) -> tuple[bytes, dict[str, str]]:
 
 
 def test_sigterm_answers_what_is_under_way_and_ends_with_0(tmp_path: Path) -> None:
-    with serving(tmp_path, seconds=1.0) as server:
+    with serving(tmp_path, seconds=3.0) as server:
         with ThreadPoolExecutor(1) as pool:
             under_way = pool.submit(server.predict, png(), "image/png")
-            time.sleep(0.5)
+            time.sleep(1.5)
             server.process.send_signal(signal.SIGTERM)
-            assert under_way.result(10)[0] == 200
-        assert server.process.wait(10) == 0
+            assert under_way.result(60)[0] == 200
+        assert server.process.wait(60) == 0
         with pytest.raises(OSError, match="refused"):
             server.ask("GET", "/health")
 

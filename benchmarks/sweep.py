@@ -6,7 +6,7 @@ Two backbones on eight folds of scikit-learn's digits, decoded before. Both side
 files: the sweep is `ensembler sweep` with two workers; the bare processes prepare the run by the same code, each by
 itself, and train every second Cell each. What is compared is Ray: its start, its own processes, and the wait for the
 last Cell. The first seconds do not depend on how long a Cell is, so the ratio falls with `--epochs`: the default makes
-Cells of half a minute, a little less than eight epochs of two thousand photographs take. The bar is 1.08.
+Cells of some forty seconds, as long as eight epochs of two thousand photographs take. The bar is 1.08.
 """
 
 from __future__ import annotations

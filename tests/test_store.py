@@ -357,8 +357,8 @@ def test_a_driver_that_clears_up_is_no_fault_of_the_file_system(
     """It may take away what another one, who is about to be refused, has just made to try the locks with."""
     real = os.open
 
-    def cleared(path: Any, flags: int, *mode: int) -> int:
-        handle = real(path, flags, *mode)
+    def cleared(path: Any, flags: int, *mode: int, **options: Any) -> int:
+        handle = real(path, flags, *mode, **options)
         if ".tmp-" in str(path) and flags & os.O_CREAT and str(path).endswith("-lock"):
             Path(path).unlink()
         return handle

@@ -60,7 +60,7 @@ def show(run: View, cards: Sequence[Card], votes: Callable[[list[int]], pd.DataF
     """
     above = st.container()
     pages = -(-len(cards) // PER_PAGE)
-    page = _page(pages, key)
+    page = _page(pages, f"{run.store.path}\n{key}")
     start = (page - 1) * PER_PAGE
     shown = cards[start : start + PER_PAGE]
     pictures = thumbnails(run, [card.row for card in shown]) if has_images(run) else None
@@ -103,8 +103,8 @@ def grid_html(
 
 
 def _page(pages: int, key: str) -> int:
-    """The number that the URL or the visitor gives, from 1; that of other cards is no number of these."""
-    if st.session_state.get("cards", key) != key:
+    """The number that the URL or the visitor gives, from 1; that of other cards, or of more cards, is none of these."""
+    if st.session_state.get("cards", key) != key or st.session_state.get(PAGE, 1) > pages:
         st.session_state[PAGE] = 1
     st.session_state["cards"] = key
     return st.pagination(pages, key=PAGE, bind="query-params") if pages > 1 else 1

@@ -49,7 +49,7 @@ class Preparation:
         Raises:
             BackboneError: naming the entry: an unknown backbone, a licence that was not accepted, missing weights.
         """
-        from .training.backbone import describe
+        from .training.blueprint import describe
         from .training.licences import refuse_unaccepted
         from .training.weights import find_weights
         from .tuning.arms import ReadyBackbone

@@ -252,7 +252,7 @@ def _image_size(survey: Survey, hardware: Hardware) -> Choice:
 
 
 def _backbones(hardware: Hardware, image_size: int) -> tuple[Choice, ...]:
-    from .training.backbone import describe
+    from .training.blueprint import describe
     from .training.costs import training_bytes
     from .training.portfolio import PORTFOLIO, family_of
     from .training.recipes import default_recipe

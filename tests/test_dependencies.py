@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -37,6 +39,7 @@ def _requirements(*extras: str) -> dict[str, Requirement]:
     return found
 
 
+@functools.cache
 def _imported() -> dict[str, set[str]]:
     """Top-level modules that the package imports anywhere, with the files that do."""
     found: dict[str, set[str]] = {}
@@ -52,8 +55,14 @@ def _imported() -> dict[str, set[str]]:
     return {k: v for k, v in found.items() if k not in sys.stdlib_module_names and k != PROJECT["name"]}
 
 
+@functools.cache
+def _installed() -> Mapping[str, list[str]]:
+    """Top-level modules and the distributions that bring them, which takes seconds to find out."""
+    return metadata.packages_distributions()
+
+
 def _distributions(module: str) -> set[str]:
-    return {canonicalize_name(name) for name in metadata.packages_distributions().get(module, [])}
+    return {canonicalize_name(name) for name in _installed().get(module, [])}
 
 
 def test_every_dependency_is_imported_by_the_package() -> None:

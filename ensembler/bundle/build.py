@@ -16,7 +16,8 @@ from ..combiners.cascade import Cascade
 from ..data.cache import pixel_folder
 from ..evaluation.trade_off import TradeOff, trade_off
 from ..store import RunStore
-from ..training.backbone import describe, hidden_widths
+from ..training.backbone import hidden_widths
+from ..training.blueprint import describe
 from ..training.candidate import COLLAPSED, EVERY_ROW, Candidate
 from .choose import Chosen, choices
 from .export import MemberSource, TooSlowError, write_bundle

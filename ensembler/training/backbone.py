@@ -9,7 +9,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -21,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import BackboneError, WeightsError, did_you_mean
-from .licences import forbids_commercial_use
 from .recipe import Recipe
 
 _PROBLEMS = (RuntimeError, KeyError, ValueError, TypeError, AssertionError, SafetensorError, OSError)
@@ -223,43 +221,6 @@ def _head_size(weights: Path, cfg: Any) -> int:
             if f"{name}.weight" in keys:
                 return int(file.get_slice(f"{name}.weight").get_shape()[0])
     return 0
-
-
-@dataclass(frozen=True)
-class BackboneInfo:
-    """What every run has to know of a backbone; what it costs is in `costs.py`, where it is asked for.
-
-    Attributes:
-        params: number of parameters without the head.
-        transformer: whether its blocks are those of a plain vision transformer.
-        licence: of the published weights, as timm states it; "" when unknown.
-    """
-
-    params: int
-    transformer: bool
-    licence: str
-
-    @property
-    def non_commercial(self) -> bool:
-        """Whether the licence of the published weights forbids commercial use."""
-        return forbids_commercial_use(self.licence)
-
-
-def describe(name: str) -> BackboneInfo:
-    """A backbone's size and licence, without allocating its weights.
-
-    Raises:
-        BackboneError: see `create`.
-    """
-    with torch.device("meta"):
-        model = create(name, 0)
-    cfg = timm_module().get_pretrained_cfg(name)
-    return BackboneInfo(
-        params=count_parameters(model),
-        transformer=type(model).__name__
-        in ("VisionTransformer", "Eva", "Beit", "DistilledVisionTransformer"),
-        licence=getattr(cfg, "license", None) or "",
-    )
 
 
 def head(model: nn.Module) -> nn.Linear | HiddenHead:

@@ -1,7 +1,7 @@
 """What a backbone costs to run and to train, found without allocating a weight or reading a pixel.
 
-Models are built on torch's meta device, where a tensor has a shape and no memory. Each answer takes some tenths of
-a second, so these are asked where the numbers are shown, never at the start of a run.
+A model is a `blueprint`, which has shapes and no memory. Each answer takes some tenths of a second, so these are asked
+where the numbers are shown, never at the start of a run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import BackboneError
-from .backbone import count_parameters, create
+from .backbone import count_parameters
+from .blueprint import blueprint
 
 #: Bytes a parameter takes in training: float32 weight, gradient, and the two moments of AdamW.
 BYTES_PER_PARAMETER = 16
@@ -39,11 +40,10 @@ def flops(name: str, image_size: int) -> int:
     Raises:
         BackboneError: see `create`; or it takes no pictures of this size.
     """
-    with torch.device("meta"):
-        # Without gradients, or the counter's hooks ask for those of inputs that have none.
-        model = create(name, 0, image_size=image_size).eval().requires_grad_(False)
-        with FlopCounterMode(display=False) as counter, _tracing(name, image_size):
-            model(torch.empty(1, 3, image_size, image_size))
+    # Without gradients, or the counter's hooks ask for those of inputs that have none.
+    model = blueprint(name, image_size).eval().requires_grad_(False)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, _tracing(name, image_size):
+        model(torch.empty(1, 3, image_size, image_size))
     return int(counter.get_total_flops())
 
 
@@ -63,8 +63,7 @@ def training_bytes(name: str, image_size: int, batch_size: int) -> int:
 
 @cache
 def _params_and_saved_bytes(name: str, image_size: int) -> tuple[int, int]:
-    with torch.device("meta"):
-        model = create(name, 0, image_size=image_size).train()
+    model = blueprint(name, image_size).train()
     with _tracing(name, image_size):
         return count_parameters(model), _saved_bytes(model, image_size)
 

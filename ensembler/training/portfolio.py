@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import BackboneError
-from .backbone import describe, lineage
+from .backbone import lineage
+from .blueprint import describe
 
 Family = Literal["CNN", "ViT", "hybrid", "MLP", "self-supervised", "CLIP"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import Config
-from ..training.backbone import BackboneInfo
+from ..training.blueprint import BackboneInfo
 from ..training.candidate import FROZEN_BODY, Candidate
 from ..training.recipe import Recipe
 from ..training.recipes import SMALL_BACKBONE, apply, default_recipe

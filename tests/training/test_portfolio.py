@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ensembler.errors import BackboneError, WeightsError
-from ensembler.training.backbone import create, describe, timm_module
+from ensembler.training.backbone import create, timm_module
+from ensembler.training.blueprint import describe
 from ensembler.training.costs import BYTES_PER_PARAMETER, flops, training_bytes
 from ensembler.training.licences import forbids_commercial_use, refuse_unaccepted
 from ensembler.training.portfolio import PORTFOLIO, cost_table, family_of

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from ensembler.config import Config
-from ensembler.training.backbone import BackboneInfo
+from ensembler.training.blueprint import BackboneInfo
 from ensembler.training.candidate import Candidate, CellJob, TrainingData
 from ensembler.training.recipe import Recipe
 from ensembler.training.weights import Weights

@@ -16,7 +16,7 @@ import pytest
 
 from ensembler.config import Config
 from ensembler.errors import TrainingError
-from ensembler.training.backbone import BackboneInfo
+from ensembler.training.blueprint import BackboneInfo
 from ensembler.training.candidate import Candidate, CellJob, TrainingData
 from ensembler.training.weights import Weights
 from ensembler.tuning import sweep as module

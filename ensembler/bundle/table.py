@@ -6,7 +6,7 @@
     preds.unreadable.csv         beside it, where there are any
 
 What was being written when a run was killed is one row cut short, which is taken off again. A Parquet file cannot be
-continued, so its rows are kept as CSV too and converted, a row group at a time, at the end.
+continued, so its rows are kept as CSV too and converted, a block at a time, at the end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -31,8 +30,11 @@ from ..errors import DataError, StoreError
 #: Columns in front of those of the classes.
 HEAD = ("path", "label", "confidence")
 
-#: Rows of a row group of Parquet.
-ROW_GROUP = 8192
+#: Bytes of CSV that become a row group of Parquet.
+BLOCK = 1 << 18
+
+#: The same, for each column: a row has to fit into a block.
+LONG_ROWS = 64
 
 Row = tuple[str, ...]
 
@@ -136,19 +138,28 @@ class Table:
             yield _fingerprint(row[0])
 
     def _convert(self) -> None:
-        pa, parquet = _pyarrow()
+        pa, csv_reader, parquet = _pyarrow()
         columns = (*HEAD, *self._classes)
         kinds = [pa.string(), pa.string(), *[pa.float32()] * (1 + len(self._classes))]
         schema = pa.schema(list(zip(columns, kinds, strict=True)))
+        # A class may be named as a column is, or hold a line's end: what is read is told apart by its place.
+        places = [str(i) for i in range(len(columns))]
         scratch = self._partial.with_suffix(".converted")
-        self._stream.seek(0)
-        reader = csv.reader(_Lines(self._stream))
-        next(reader)
-        with parquet.ParquetWriter(scratch, schema) as writer:
-            while part := list(islice(reader, ROW_GROUP)):
-                words = [pa.array([row[i] for row in part], pa.string()) for i in range(2)]
-                numbers = np.array([row[2:] for row in part], np.float32).T
-                writer.write_table(pa.Table.from_arrays([*words, *map(pa.array, numbers)], schema=schema))
+        blocks = csv_reader.open_csv(  # by its path: Arrow's own threads never hold a file of Python's
+            self._partial,
+            csv_reader.ReadOptions(
+                use_threads=False,
+                block_size=max(BLOCK, LONG_ROWS * len(columns)),
+                column_names=places,
+                skip_rows_after_names=1,
+            ),
+            csv_reader.ParseOptions(newlines_in_values=True),
+            csv_reader.ConvertOptions(column_types=dict(zip(places, kinds, strict=True))),
+        )
+        with blocks, parquet.ParquetWriter(scratch, schema, use_dictionary=[HEAD[1]]) as writer:
+            for block in blocks:
+                writer.write_batch(pa.record_batch(block.columns, schema=schema))
+        pa.default_memory_pool().release_unused()
         with scratch.open("rb") as stream:
             os.fsync(stream.fileno())
         scratch.replace(self.target)
@@ -275,12 +286,15 @@ def _naming(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _pyarrow() -> tuple[Any, Any, Any]:
+    # Arrow asks for this when it is loaded; its other pools keep what a block took until the process ends.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         import pyarrow
+        from pyarrow import csv as csv_reader
         from pyarrow import parquet
     except ImportError as error:
         raise DataError(
             "Parquet needs pyarrow, which is not installed: pip install pyarrow, or write .csv"
         ) from error
-    return pyarrow, parquet
+    return pyarrow, csv_reader, parquet

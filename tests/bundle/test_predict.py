@@ -26,6 +26,7 @@ from ensembler.bundle.progress import Progress
 from ensembler.bundle.table import Table
 from ensembler.cli import main
 from ensembler.errors import DataError, StoreError
+from ensembler.parquet import read_parquet
 
 Make = Callable[..., Any]
 
@@ -304,3 +305,22 @@ def test_a_killed_process_leaves_rows_that_the_next_one_continues(
     assert one["path"].tolist() == again["path"].tolist()
     numbers = ["confidence", "ant", "bee", "cow"]
     np.testing.assert_allclose(one[numbers], again[numbers], atol=1e-5)  # in batches of other sizes
+
+
+@pytest.mark.parametrize("classes", [["label", "path", "a\nb"], [f"class {i}" for i in range(3000)]])
+def test_parquet_holds_every_row_whatever_the_columns_are_named_and_however_many(
+    classes: list[str], tmp_path: Path
+) -> None:
+    """More rows than a block of the conversion has, and rows of tens of kilobytes."""
+    proba = (
+        np.random.default_rng(0).dirichlet(np.ones(len(classes)), 40_000 // len(classes)).astype(np.float32)
+    )
+    paths = [Path(f"{i} \n, ü.png") for i in range(len(proba))]
+    with Table(tmp_path / "o.parquet", classes, "key") as table:
+        table.add(paths, proba, [])
+        table.finish()
+    found = read_parquet(tmp_path / "o.parquet")
+    assert found.column_names == ["path", "label", "confidence", *classes]
+    assert found.column(0).to_pylist() == [str(p) for p in paths]
+    assert found.column(1).to_pylist() == [classes[i] for i in proba.argmax(1)]
+    np.testing.assert_allclose(np.stack([c.to_numpy() for c in found.columns[3:]], 1), proba, atol=1e-7)

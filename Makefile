@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # The tests that take seconds, those files first that take longest (tests/conftest.py).
 QUICK := -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 # Of these every branch has to be run by some test.
-CORE := ensembler/store.py,ensembler/config.py,ensembler/parquet.py,ensembler/predictions*.py,ensembler/combiners/*,ensembler/bundle/*,ensembler/evaluation/cross_fit.py
+CORE := ensembler/store.py,ensembler/config*.py,ensembler/parquet.py,ensembler/predictions*.py,ensembler/combiners/*,ensembler/bundle/*,ensembler/evaluation/cross_fit.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage slow faults lock audit locked bounds wheel fuzz mutation check app clean

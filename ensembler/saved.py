@@ -52,7 +52,7 @@ def checked_name(name: str, taken: Iterable[str]) -> str:
         ConfigError: empty, with characters that a name has not, a combiner's, a limit's, or taken.
     """
     from .combiners import COMBINERS
-    from .config import NAME  # brings pydantic, which nobody needs who only reads
+    from .config_settings import NAME  # brings pydantic, which nobody needs who only reads
 
     name = name.strip()
     if not re.fullmatch(NAME, name):

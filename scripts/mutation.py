@@ -60,7 +60,7 @@ QUICK = ["-m", "not slow and not gpu and not browser and not shared"]
 PARTS = {
     "cross_fit": Part(["ensembler/evaluation/cross_fit.py"], ["tests/evaluation/test_cross_fit.py"], 200),
     "predictions": Part(["ensembler/predictions.py"], ["tests/test_predictions.py"], 150),
-    "config": Part(["ensembler/config.py"], ["tests/test_config.py"], 150),
+    "config": Part(["ensembler/config*.py"], ["tests/test_config.py", "tests/test_config_checks.py"], 150),
     "store": Part(["ensembler/store.py"], ["tests/test_store.py"], 150),
     "combiners": Part(
         ["ensembler/combiners/*"], ["tests/combiners", "tests/conformance/test_combiners.py"], 250

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ensembler.config import MAX_CONFIG_BYTES, Config
+from ensembler.config import Config
+from ensembler.config_text import MAX_CONFIG_BYTES
 from ensembler.errors import ConfigError
 from ensembler.store import RunStore
 

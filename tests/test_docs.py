@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ensembler import config
+from ensembler import config_settings
 from ensembler.cli import parser
 from ensembler.combiners import COMBINERS
+from ensembler.config import Config
 from ensembler.metrics import METRICS
 from ensembler.training.recipe import Recipe
 from ensembler.training.strategies import STRATEGIES
@@ -42,12 +43,12 @@ def test_the_readme_names_no_verb_that_is_not_built() -> None:
 
 def test_every_key_of_a_config_is_documented() -> None:
     sections = {
-        "data": config.DataSettings,
-        "folds": config.FoldSettings,
-        "search": config.SearchSettings,
+        "data": config_settings.DataSettings,
+        "folds": config_settings.FoldSettings,
+        "search": config_settings.SearchSettings,
     }
     keys = [f"{name}.{key}" for name, model in sections.items() for key in model.model_fields]
-    keys += [key for key in config.Config.model_fields if key not in ("data", "folds")]
+    keys += [key for key in Config.model_fields if key not in ("data", "folds")]
     missing = [key for key in keys if f"`{key}`" not in CONFIGURATION]
     assert not missing
 
@@ -89,7 +90,7 @@ def test_a_bundle_is_installed_without_torch_and_ray() -> None:
 
 def test_the_config_in_the_documentation_is_valid() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", CONFIGURATION, re.DOTALL)
-    assert config.Config.parse(block, ROOT / "docs" / "configuration.yaml").keep == 6
+    assert Config.parse(block, ROOT / "docs" / "configuration.yaml").keep == 6
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)

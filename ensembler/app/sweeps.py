@@ -24,7 +24,8 @@ from typing import Any, Literal
 import streamlit as st
 
 from ..cells import read_if_there
-from ..config import NAME, Config
+from ..config import Config
+from ..config_settings import NAME
 from ..errors import ConfigError, StoreError
 from ..store import RunStore
 from . import jobs

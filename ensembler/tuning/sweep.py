@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import Config, ScreenSettings
+from ..config import Config
+from ..config_settings import ScreenSettings
 from ..errors import TrainingError
 from ..metrics import Metric, get_metric
 from ..training.candidate import FROZEN_BODY, Candidate, CellJob, Numerics, TrainingData

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from ..config import SearchSettings
+from ..config_settings import SearchSettings
 from ..metrics import Metric
 from ..training.candidate import Candidate, CellJob
 from ..training.space import Choice

@@ -119,11 +119,21 @@ def ray_session(address: str | None = None, gpus: int | None = None) -> Iterator
 
 @contextmanager
 def _sigterm_as_it_was() -> Iterator[None]:
-    """Keeps what SIGTERM does: Ray has it end the process with 15, which is better than the default alone."""
+    """Keeps what SIGTERM does: Ray has it end the process with 15, which is better than the default alone.
+
+    While Ray starts, a handler of its own ends its processes and then ours, with 1: the signal is handed on.
+    """
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if before is not signal.SIG_DFL and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    kept = before is not signal.SIG_DFL and threading.current_thread() is threading.main_thread()
+    try:
+        yield
+    except SystemExit:
+        if callable(before):
+            before(signal.SIGTERM, None)
+        raise
+    finally:
+        if kept:
+            signal.signal(signal.SIGTERM, before)
 
 
 def share_resources(cpus: float, gpus: float, wanted: tuple[float | None, float | None]) -> TrialResources:

@@ -119,6 +119,31 @@ def test_sigterm_ends_a_command_as_ctrl_c_does_and_is_as_it_was_afterwards(
     assert capsys.readouterr().err == "terminated; run the same command again to go on\n"
 
 
+def test_sigterm_while_ray_starts_ends_a_command_just_so(
+    monkeypatch: pytest.MonkeyPatch, finished_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray has a handler of its own there, which ends its processes and then ours, with 1."""
+    import ray
+
+    from ensembler.tuning.execute import ray_session
+
+    def init(**_: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    def run(self: Experiment) -> None:
+        with ray_session():
+            pytest.fail("Ray was there")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(Experiment, "run", run)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["run", str(finished_run.config)]) == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert capsys.readouterr().err == "terminated; run the same command again to go on\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1)])
 def test_told_to_end_a_driver_says_how_to_go_on_and_leaves_no_process(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from ..atomic import write_file, write_folder
+from ..atomic import reading, write_file, write_folder
 from ..combiners import Combiner
 from ..combiners.cascade import Cascade
 from ..errors import BundleError
@@ -262,7 +261,8 @@ def _member_entry(folder: Path, number: int, source: MemberSource, with_weights:
         home = folder / "members" / str(number)
         home.mkdir(parents=True)
         for fold, (file, temperature) in enumerate(source.folds):
-            shutil.copyfile(file, home / f"{fold}.safetensors")
+            with (home / f"{fold}.safetensors").open("wb") as out:
+                out.writelines(_blocks(file))
             folds.append({"file": f"members/{number}/{fold}.safetensors", "temperature": temperature})
         body = source.member.body_arrays()
         if body is not None:
@@ -280,6 +280,13 @@ def _member_entry(folder: Path, number: int, source: MemberSource, with_weights:
         "folds": folds,
         "body": f"members/{number}/body.safetensors" if body is not None else None,
     }
+
+
+def _blocks(file: Path) -> Iterator[bytes]:
+    """A file's content; an error of reading it names it, where one of writing names the bundle."""
+    with reading(file, "delete its folder and run again"), file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            yield block
 
 
 def _write_combiner(folder: Path, combiner: Combiner, with_weights: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ensembler.bundle.monitor.reference import REFERENCE, read_reference
 from ensembler.bundle.networks import Networks
 from ensembler.bundle.options import ExportOptions
 from ensembler.combiners.cascade import Cascade
-from ensembler.errors import BundleError
+from ensembler.errors import BundleError, StoreError
 from ensembler.evaluation.trade_off import TradeOff
 from ensembler.predictions import Predictions
 from ensembler.training.backbone import create, to_arrays
@@ -150,3 +150,14 @@ def test_without_a_reference_a_bundle_predicts_and_cannot_be_monitored(
     np.testing.assert_allclose(bundle.predict_pixels(images[0]), one.member.predict(images[0]), atol=1e-5)
     with pytest.raises(BundleError, match="holds no reference to monitor with"):
         read_reference(folder)
+
+
+def test_weights_that_cannot_be_read_are_named_and_not_the_bundle(
+    export: Callable[..., Path], sources: list[MemberSource], tmp_path: Path
+) -> None:
+    """The disk gave them once, for the networks, and not a second time."""
+    gone = tmp_path / "gone.safetensors"
+    one = replace(sources[1], name="cascade", folds=[(gone, 1.0)])
+    with pytest.raises(StoreError, match=f"^{gone}: cannot be read .*; delete its folder and run again$"):
+        export(members=[one], combiner=None, curve=[], options=ExportOptions(format="torch"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == []

@@ -128,8 +128,9 @@ class Campaign:
         broken = []
         named = re.findall(re.escape(str(self.run)) + r"[^\s:;,)']*", message)
         meant = Path(re.sub(re.escape(SCRATCH) + r"(old-)?[0-9a-f]{32}-", "", path))
-        # What cannot be cleaned up is in nobody's way: what is told is what came after it.
-        cleaning = kind == "remove" and (SCRATCH in path or "/unfinished/" in path)
+        # What cannot be cleaned up or tried out is in nobody's way: what is told is what came after it.
+        leftover = re.search(re.escape(SCRATCH) + r"|/unfinished/|/\.driver\.json$", path)
+        cleaning = (kind == "remove" and leftover) or path.endswith("-renamed")
         if not cleaning and not any(meant.is_relative_to(n) or Path(n).is_relative_to(meant) for n in named):
             broken.append(f"the message names another path than {meant}: {message}")
         if os.strerror(code) not in message:

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ensembler import __version__, cli
+from ensembler import __version__, verbs
+from ensembler.arguments import parser
 from ensembler.cli import main
 from ensembler.combiners import COMBINERS
 from ensembler.errors import EnsemblerError
@@ -86,7 +87,7 @@ def _fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_every_verb_has_help_and_the_version_is_known(capsys: pytest.CaptureFixture[str]) -> None:
-    actions = {a for act in cli.parser()._actions if act.dest == "command" for a in act.choices or ()}
+    actions = {a for act in parser()._actions if act.dest == "command" for a in act.choices or ()}
     assert actions >= VERBS
     for verb in actions:
         with pytest.raises(SystemExit) as done:
@@ -327,7 +328,7 @@ def _raising(error: BaseException) -> Any:
 def test_an_error_of_the_user_s_is_one_line_even_if_its_message_is_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_list", _raising(EnsemblerError("first\nsecond")))
+    monkeypatch.setattr(verbs, "list_names", _raising(EnsemblerError("first\nsecond")))
     assert main(["list", "metrics"]) == 2
     assert capsys.readouterr().err == "error: first\\nsecond\n"
     assert main(["list", "metrics", "--debug"]) == 2
@@ -339,7 +340,7 @@ def test_an_error_of_the_user_s_is_one_line_even_if_its_message_is_not(
 def test_a_bug_shows_its_traceback_and_exits_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_list", _raising(ZeroDivisionError("oops")))
+    monkeypatch.setattr(verbs, "list_names", _raising(ZeroDivisionError("oops")))
     assert main(["list", "metrics"]) == 1
     err = capsys.readouterr().err
     assert "ZeroDivisionError: oops" in err
@@ -349,7 +350,7 @@ def test_a_bug_shows_its_traceback_and_exits_1(
 def test_an_interrupt_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_list", _raising(KeyboardInterrupt()))
+    monkeypatch.setattr(verbs, "list_names", _raising(KeyboardInterrupt()))
     assert main(["list", "metrics"]) == 130
     assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ensembler import config_settings
-from ensembler.cli import parser
+from ensembler.arguments import parser
 from ensembler.combiners import COMBINERS
 from ensembler.config import Config
 from ensembler.metrics import METRICS

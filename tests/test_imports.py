@@ -44,7 +44,7 @@ def test_reading_comparing_and_drawing_load_neither_torch_nor_ray(
 
 
 def test_the_command_line_parses_without_any_heavy_import() -> None:
-    loaded = _loaded_after("from ensembler.cli import parser; parser().format_help()")
+    loaded = _loaded_after("from ensembler.arguments import parser; parser().format_help()")
     assert "ensembler" in loaded
     assert not loaded & {"torch", "ray", "pandas", "numpy", "timm", "sklearn", "yaml", "pydantic"}
 

@@ -46,7 +46,7 @@ def test_two_rows_never_share_a_bundle(tmp_path):
 
 
 def test_the_command_is_the_documented_one(tmp_path):
-    from ensembler.cli import parser
+    from ensembler.arguments import parser
 
     words = command(tmp_path, "--debug", tmp_path / "b")
     assert words[:3] == [sys.executable, "-m", "ensembler"]

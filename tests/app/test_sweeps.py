@@ -246,7 +246,7 @@ def test_what_is_there_is_not_started_anew(tmp_path):
 
 
 def test_the_command_is_the_documented_one(tmp_path):
-    from ensembler.cli import parser
+    from ensembler.arguments import parser
 
     words = sweeps.command(tmp_path / "c.yaml", tmp_path / "runs" / "one")
     assert words[:3] == [sys.executable, "-m", "ensembler"]

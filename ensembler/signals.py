@@ -15,8 +15,12 @@ TERMINATED = 128 + signal.SIGTERM
 def told_to_end() -> Iterator[None]:
     """Has SIGTERM end what is under way as Ctrl-C does: stages noted, workers ended, temporary files removed."""
 
+    told = False
+
     def end(number: int, frame: object) -> None:
+        nonlocal told
         del number, frame
+        told = True
         raise SystemExit(TERMINATED)
 
     if threading.current_thread() is not threading.main_thread():
@@ -25,5 +29,9 @@ def told_to_end() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except SystemExit as error:
+        if told and error.code != TERMINATED:  # where Ray waits for its workers it makes a 1 of any code
+            raise SystemExit(TERMINATED) from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -105,7 +105,7 @@ class Campaign:
         self.shim.disarm()
         message = next((x for x in reversed(said.splitlines()) if x.startswith("error: ")), "")
         broken = [] if failed else ["the operation was not met"]
-        broken += self._told(exit_code, message, said, path, code, kind)
+        broken += self._told(exit_code, message, said, path, code, kind, for_good)
         broken += self._whole(step)
         again, said = self._call(step)
         if again == 2 and any(done in said for done in step.done):
@@ -120,7 +120,9 @@ class Campaign:
         place = re.sub(r"[0-9a-f]{32}", "*", os.path.relpath(path, self.run)) if path else ""
         return Result(step.name, at, errno.errorcode[code], for_good, kind, place, exit_code, message, broken)
 
-    def _told(self, exit_code: int, message: str, said: str, path: str, code: int, kind: str) -> list[str]:
+    def _told(
+        self, exit_code: int, message: str, said: str, path: str, code: int, kind: str, for_good: bool
+    ) -> list[str]:
         if exit_code == 0:
             return []
         if exit_code != 2 or not message:
@@ -130,7 +132,7 @@ class Campaign:
         meant = Path(re.sub(re.escape(SCRATCH) + r"(old-)?[0-9a-f]{32}-", "", path))
         # What cannot be cleaned up or tried out is in nobody's way: what is told is what came after it.
         leftover = re.search(re.escape(SCRATCH) + r"|/unfinished/|/\.driver\.json$", path)
-        cleaning = (kind == "remove" and leftover) or path.endswith("-renamed")
+        cleaning = leftover and (kind == "remove" or (kind == "read" and for_good))
         if not cleaning and not any(meant.is_relative_to(n) or Path(n).is_relative_to(meant) for n in named):
             broken.append(f"the message names another path than {meant}: {message}")
         if os.strerror(code) not in message:

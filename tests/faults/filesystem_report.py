@@ -23,7 +23,7 @@ def write(file: Path, lines: Path) -> None:
 
 
 def _intro(results: list[dict[str, Any]]) -> str:
-    n, total = len(results), results[0]["of"]
+    n, total = len(results), max(r["of"] for r in results)
     share = "all there are" if n == total else f"the first of {total:,} in an order drawn from the seed"
     return (
         f"`make faults` (`python -m tests.faults.filesystem LINES --seed {results[0]['seed']}`) at "

@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# The tests that take seconds, those files first that take longest (tests/conftest.py).
-QUICK := -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
+# The tests that take seconds, those files first that take longest (tests/conftest.py). Three processes on two cores: a
+# quarter of the time they wait, for Ray, servers and a browser to start.
+QUICK := -n 3 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 # Of these every branch has to be run by some test.
 CORE := ensembler/store.py,ensembler/config*.py,ensembler/parquet.py,ensembler/predictions*.py,ensembler/combiners/*,ensembler/bundle/*,ensembler/evaluation/cross_fit.py
 

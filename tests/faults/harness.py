@@ -155,6 +155,8 @@ class Driver:
             "FAULTS_RUN": str(self.run),
             **self.environment,
         }
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell starts in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         with self.output.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ensembler", "run", str(self.home.config), "-o", str(self.run)],

@@ -33,8 +33,8 @@ HEAD = ("path", "label", "confidence")
 #: Bytes of CSV that become a row group of Parquet.
 BLOCK = 1 << 18
 
-#: The same, for each column: a row has to fit into a block.
-LONG_ROWS = 64
+#: Bytes that a column takes of a row at most, but for its name: a row has to fit into a block, the head too.
+CELL = 64
 
 Row = tuple[str, ...]
 
@@ -149,7 +149,7 @@ class Table:
             self._partial,
             csv_reader.ReadOptions(
                 use_threads=False,
-                block_size=max(BLOCK, LONG_ROWS * len(columns)),
+                block_size=max(BLOCK, sum(CELL + 2 * len(name.encode()) for name in columns)),
                 column_names=places,
                 skip_rows_after_names=1,
             ),

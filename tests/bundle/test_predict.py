@@ -307,11 +307,18 @@ def test_a_killed_process_leaves_rows_that_the_next_one_continues(
     np.testing.assert_allclose(one[numbers], again[numbers], atol=1e-5)  # in batches of other sizes
 
 
-@pytest.mark.parametrize("classes", [["label", "path", "a\nb"], [f"class {i}" for i in range(3000)]])
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["label", "path", "a\nb"],
+        [f"class {i}" for i in range(3000)],
+        [f"{i}" * 90 for i in range(1000, 2000)],
+    ],
+)
 def test_parquet_holds_every_row_whatever_the_columns_are_named_and_however_many(
     classes: list[str], tmp_path: Path
 ) -> None:
-    """More rows than a block of the conversion has, and rows of tens of kilobytes."""
+    """More rows than a block of the conversion has, rows of tens of kilobytes, and a head longer than a block."""
     proba = (
         np.random.default_rng(0).dirichlet(np.ones(len(classes)), 40_000 // len(classes)).astype(np.float32)
     )

@@ -175,8 +175,8 @@ def rows(paths: Sequence[Path], proba: NDArray[np.float32], classes: Sequence[st
 
 
 def write_rows(stream: IO[str], lines: Iterable[Row]) -> None:
-    """Rows as CSV, as this module writes it everywhere."""
-    csv.writer(stream, lineterminator="\n").writerows(lines)
+    """Rows as CSV, as this module writes it everywhere: they end with a line feed."""
+    csv.writer(_LineFeeds(stream), lineterminator="\r\n").writerows(lines)
 
 
 def shown(path: Path) -> str:
@@ -187,6 +187,19 @@ def shown(path: Path) -> str:
 def partial_key(*parts: bytes) -> str:
     """A short name of everything that rows depend on."""
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
+
+
+class _LineFeeds:
+    """Takes rows that end with CR LF, and ends them with LF.
+
+    Before Python 3.13 a carriage return within a name is quoted only where it belongs to the end of a row.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, row: str) -> int:
+        return self._stream.write(f"{row[:-2]}\n")
 
 
 def _append(stream: IO[bytes], lines: Sequence[Row]) -> None:

@@ -62,6 +62,22 @@ class TrialWatch(Callback):  # type: ignore[misc]
         self._running[trial.trial_id] = trial
         self._watchdog.began(trial.trial_id, self.on_start(trial.trial_id))
 
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Called by Tune with each result before it keeps it, which may be changed.
+
+        Of each number of a result Tune keeps six statistics, until the sweep ends; most numbers are of the config.
+        """
+        del iteration, trials, trial, info
+        result.pop("config", None)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune when a trial has ended, and the searcher has been told: nothing asks for its numbers again."""
+        del iteration, trials, info
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+
     def heard(self, trial_id: str, step_s: float) -> None:
         """A worker reported."""
         self._watchdog.heard(trial_id, step_s)
@@ -242,7 +258,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
 
     def _complete(self, trial_id: str, result: dict[str, Any] | None, error: bool) -> None:
         self._watch.ended(trial_id)
-        self._idle.discard(trial_id)
+        for ids in (self._idle, self._leaving, self._begun):
+            ids.discard(trial_id)
         trial = self._trials.pop(trial_id, None)
         if trial is None:
             return

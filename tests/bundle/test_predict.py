@@ -204,6 +204,29 @@ def test_names_that_are_no_text_are_escaped(colour_bundle: Make, colour_images: 
     assert pd.read_parquet(tmp_path / "o.parquet")["path"].tolist() == names
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_line_ends_within_names_are_read_back(suffix: str, tmp_path: Path) -> None:
+    paths = [Path(f"{name}.png") for name in ("x\ry", "\r", "x\r\ny", "\n\r", '"\r"', "plain")]
+    proba = np.full((len(paths), 2), 0.5, np.float32)
+    with Table(tmp_path / f"o{suffix}", ["a\rb", "c"], "key") as table:
+        table.add(paths[:4], proba[:4], [(Path("gone\r.png"), "of\rno\nuse")])
+    with Table(tmp_path / f"o{suffix}", ["a\rb", "c"], "key") as table:
+        assert [table.is_done(p) for p in paths] == [True] * 4 + [False] * 2
+        assert table.is_done(Path("gone\r.png"))
+        table.add(paths[4:], proba[4:], [])
+        table.finish()
+    if suffix == ".parquet":
+        found = read_parquet(tmp_path / "o.parquet")
+        assert found.column(0).to_pylist() == [str(p) for p in paths]
+        assert found.column_names[-2:] == ["a\rb", "c"]
+    else:
+        assert [row[0] for row in _rows(tmp_path / "o.csv")] == ["path", *map(str, paths)]
+        assert _rows(tmp_path / "o.unreadable.csv") == [["path", "reason"], ["gone\r.png", "of\rno\nuse"]]
+        assert (tmp_path / "o.csv").read_bytes().endswith(b"\n") and b"\r\n" in (
+            tmp_path / "o.csv"
+        ).read_bytes()
+
+
 def test_mirror_averages_an_image_and_its_mirror_image(colour_bundle: Make) -> None:
     bundle = colour_bundle()
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)

@@ -23,20 +23,27 @@ STAGES = ("start", "measure", "screen", "search", "crossval", "combine", "compar
 #: Where there are workers.
 TRAINING = STAGES[1:5]
 
-#: Driver deaths of a round, by stage.
-DEATHS = {
-    "start": 2,
-    "measure": 1,
-    "screen": 1,
-    "search": 3,
-    "crossval": 2,
-    "combine": 2,
-    "compare": 2,
-    "test": 1,
-}
+#: Driver deaths by stage of a round that is after drivers, and of one that is after workers; they take turns.
+DEATHS = (
+    {
+        "start": 2,
+        "measure": 1,
+        "screen": 1,
+        "search": 3,
+        "crossval": 2,
+        "combine": 2,
+        "compare": 2,
+        "test": 1,
+    },
+    {"measure": 1, "screen": 1, "search": 2, "crossval": 1},
+)
 
-#: Worker deaths of a life whose driver dies in a stage where there are workers, and of the last one.
-WORKER_DEATHS = {"measure": 1, "screen": 2, "search": 3, "crossval": 2}
+#: Worker deaths of a life whose driver dies in a stage where there are workers, in such rounds, and of the last life.
+#: Not all come about: a stage may be over before them, and a trial is given up after its third worker.
+WORKER_DEATHS = (
+    {"measure": 1, "screen": 2, "search": 3, "crossval": 2},
+    {"measure": 3, "screen": 5, "search": 8, "crossval": 6, "": 10},
+)
 
 #: Steps of a write, counted in a stage by the driver and from its beginning by a worker, before which they may die.
 MOST_STEPS = {
@@ -49,7 +56,7 @@ MOST_STEPS = {
     "compare": 16,
     "test": 16,
 }
-MOST_WORKER_STEPS = 45
+MOST_WORKER_STEPS = 30
 
 
 @dataclass
@@ -78,24 +85,25 @@ def plan_round(seed: int, number: int) -> list[Life]:
     """The lives of a round, in the order of their stages; the last one is left alone."""
     rng = random.Random(f"{seed}/{number}")
     lives = []
-    for stage, count in DEATHS.items():
+    kind = number % 2
+    for stage, count in DEATHS[kind].items():
         for _ in range(count):
             life = Life(stage, share=rng.random(), patient=rng.random() < 0.5)
             if rng.random() < 0.36:  # some of them are missed
                 life.step = rng.randint(1, MOST_STEPS[stage])
             else:
                 life.signals = (signal.SIGKILL,)
-            life.workers = [_worker_death(rng) for _ in range(WORKER_DEATHS.get(stage, 0))]
+            life.workers = [_worker_death(rng) for _ in range(WORKER_DEATHS[kind].get(stage, 0))]
             lives.append(life)
     gentle = [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGINT)]
     stage = rng.choice(["start", *TRAINING, "combine", "test"])
     lives.append(Life(stage, gentle[number % 3], rng.random()))
     lives.sort(key=lambda life: STAGES.index(life.stage))
-    return [*lives, Life()]
+    return [*lives, Life(workers=[_worker_death(rng) for _ in range(WORKER_DEATHS[kind].get("", 0))])]
 
 
 def _worker_death(rng: random.Random) -> int:
-    return rng.randint(1, MOST_WORKER_STEPS) if rng.random() < 0.38 else 0
+    return rng.randint(1, MOST_WORKER_STEPS) if rng.random() < 0.5 else 0  # many are missed
 
 
 def stage_of(event: dict[str, Any]) -> str | None:

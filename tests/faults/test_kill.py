@@ -238,13 +238,14 @@ def test_a_round_of_the_campaign_finds_nothing_and_its_report_says_so(tmp_path: 
     assert "| finished Cells trained again | 0 |" in report
 
 
-def test_half_of_all_deaths_are_the_workers_and_a_third_in_a_write() -> None:
+def test_more_workers_than_drivers_are_to_die_and_more_than_a_third_in_a_write() -> None:
+    """More than have to: some of them are missed."""
     lives = [life for number in range(200) for life in plan_round(0, number)]
     drivers = [bool(life.step) for life in lives if life.step or life.signals == (signal.SIGKILL,)]
     workers = [bool(step) for life in lives for step in life.workers]
-    assert 0.9 < len(workers) / len(drivers) < 1.25
+    assert 2.5 < len(workers) / len(drivers) < 4.0
     assert 0.33 < np.mean(drivers) < 0.4
-    assert 0.33 < np.mean(workers) < 0.42
+    assert 0.45 < np.mean(workers) < 0.55
     assert {life.stage for life in lives} == {*STAGES, ""}
     assert plan_round(0, 3) == plan_round(0, 3) != plan_round(1, 3)
 

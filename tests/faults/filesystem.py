@@ -35,7 +35,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import filesystem_report, section
+from tests import sections
+
+from . import filesystem_report
 from .on_disk import SCRATCH, Seen, Tree, tree, unreadable
 from .shim import KINDS, Shim, build, environment
 from .small_run import STEPS, Step, stand_in, verb, write_experiment
@@ -234,7 +236,7 @@ def _run(home: Path, lines: Path, sample: int | None, seed: int) -> int:
     known = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     done = {(r["step"], r["at"], r["code"], r["for_good"]) for r in known}
     broken = any(r["broken"] for r in known)
-    commit = section.commit()
+    commit = sections.commit()
     lines.parent.mkdir(parents=True, exist_ok=True)
     with lines.open("a") as out:
         for step, at, code, for_good in chosen:

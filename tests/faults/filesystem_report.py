@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .section import table, write_section
+from tests.sections import table, write_section
 
 HEADING = "A file system that fails"
 

@@ -24,8 +24,8 @@ from typing import Any
 
 from ensembler.atomic import write_json
 from ensembler.events import EventReader
+from tests import sections
 
-from . import section
 from .checks import differences, finished_cells, repeated_epochs, retrained, touched, trials_of
 from .harness import Driver, Home, Session, forget, humble, wait_for_a_turn
 from .lives import STAGES, Companion, Life, plan_round
@@ -60,7 +60,7 @@ class Campaign:
         # What a round had killed that was cut off is killed again.
         whole = len(self.told["rounds"])
         self.told["kills"] = [kill for kill in self.told["kills"] if kill["round"] < whole]
-        commit = section.commit()
+        commit = sections.commit()
         if commit not in self.told["commits"]:
             self.told["commits"].append(commit)
         self.home = Home(home / "home", home / "home" / "tiny.yaml")

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .section import table, write_section
+from tests.sections import table, write_section
 
 HEADING = "Killed at any moment"
 

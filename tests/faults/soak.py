@@ -21,9 +21,9 @@ import psutil
 
 from ensembler.atomic import write_json
 from ensembler.events import EventReader
+from tests.sections import commit, table, write_section
 
 from .harness import Driver, Home, Session, forget, humble
-from .section import commit, table, write_section
 
 CONFIG = """
 name: soak

@@ -3,8 +3,9 @@
     python -m tests.fuzz.long [TARGET ...] [--cases 100000] [--report FILE]
     python -m tests.fuzz.long TARGET --input FILE        one case again, with its traceback
 
-A target runs in a process of its own, with a seed of its own; a violation is kept with its input and does not end the
-run. Without atheris cases come from a seeded generator of random bytes, and the report says so.
+A target runs in a process of its own; a violation is kept with its input and does not end the run. What a target has
+brought is kept beside them, so that a report tells of targets that were run one by one. Without atheris cases come from
+a seeded generator of random bytes, and the report says so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from tests.sections import commit
 
 from .guard import Violation
 from .target import LENGTHS
@@ -67,13 +70,18 @@ def main() -> int:
         return _again(args.targets[0], args.input)
     if args.here:
         return _fuzz(args.targets[0], args)
-    results = [_in_a_process(name, args) for name in args.targets]
-    for result in results:
-        print(json.dumps({k: v for k, v in result.items() if k != "outcomes"}))
+    args.keep.mkdir(parents=True, exist_ok=True)
+    results = []
+    for name in args.targets:
+        result = _in_a_process(name, args)
+        print(json.dumps({k: v for k, v in result.items() if k != "outcomes"}), flush=True)
+        (args.keep / f"{name}.json").write_text(json.dumps(result))
+        results.append(result)
     if args.report:
         from .report import write
 
-        write(args.report, results, args.cases, args.seed)
+        kept = [args.keep / f"{name}.json" for name in TARGETS]
+        write(args.report, [json.loads(file.read_text()) for file in kept if file.exists()], args.seed)
     return int(
         any(result["violations"] or result["died"] or result["cases"] < args.cases for result in results)
     )
@@ -113,9 +121,9 @@ def _in_a_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
                 "peak_mib": 0,
             }
         result["died"] = code
+        result["commit"] = commit()
         if code:
             last = args.keep / f"{name}-last"
-            args.keep.mkdir(parents=True, exist_ok=True)
             last.write_bytes((home / "last").read_bytes() if (home / "last").exists() else b"")
             print(f"{name}: ended with {code}; its last input is {last}; its last words:", file=sys.stderr)
             print((home / "log").read_text(errors="replace")[-3000:], file=sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def write_section(file: Path, heading: str, text: str) -> None:
@@ -32,5 +32,7 @@ def commit() -> str:
         done = subprocess.run(["git", *what], cwd=ROOT, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "ensembler", "tests/faults")
+    changed = git(
+        "status", "--porcelain", "--untracked-files=no", "--", "ensembler", "tests/faults", "tests/fuzz"
+    )
     return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")

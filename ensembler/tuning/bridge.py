@@ -35,6 +35,11 @@ _WORKER = ("pid", "gpu_bytes", "gpu_total_bytes", "again")
 LOOK_EVERY_S = 1.0
 
 
+#: What is large of Tune's trial: the last is the promise of a result that nobody has waited for.
+_HELD = ("config", "evaluated_params", "storage", "run_metadata", "placement_group_factory", "_Trial__unresolved_config",
+         "_default_result_or_future")  # fmt: skip
+
+
 class TrialWatch(Callback):  # type: ignore[misc]
     """Sees what Tune does with its workers: tells the searcher when one takes a trial, ends those that hang.
 
@@ -49,6 +54,8 @@ class TrialWatch(Callback):  # type: ignore[misc]
         self._running: dict[str, Any] = {}
         self._hung: dict[str, str] = {}
         self._looked = -math.inf
+        self._ended: list[Any] = []
+        self._any_ended: Any = None
         self.on_start: Any = None
         self.problem = ""
 
@@ -73,10 +80,9 @@ class TrialWatch(Callback):  # type: ignore[misc]
         result.pop("config", None)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called by Tune when a trial has ended, and the searcher has been told: nothing asks for its numbers again."""
+        """Called by Tune when a trial has ended, and the searcher has been told; Tune lets its worker go after this."""
         del iteration, trials, info
-        trial.run_metadata.metric_analysis.clear()
-        trial.run_metadata.metric_n_steps.clear()
+        self._ended.append(trial)
 
     def heard(self, trial_id: str, step_s: float) -> None:
         """A worker reported."""
@@ -91,6 +97,7 @@ class TrialWatch(Callback):  # type: ignore[misc]
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called by Tune several times a second, whatever happens."""
         del iteration, trials, info
+        self._forget()
         now = time.monotonic()
         if now - self._looked < LOOK_EVERY_S:
             return
@@ -102,6 +109,19 @@ class TrialWatch(Callback):  # type: ignore[misc]
             self.problem = self._standstill.problem(
                 now, bool(self._running), lambda: (ray.cluster_resources(), ray.available_resources())
             )
+
+
+    def _forget(self) -> None:
+        """Has trials that have ended share what the first of them holds.
+
+        Tune keeps them all until the sweep ends, which is 60 KiB a trial; nobody asks them for anything.
+        """
+        for trial in self._ended:
+            first = self._any_ended = self._any_ended or trial
+            for name in _HELD:
+                if hasattr(trial, name):
+                    setattr(trial, name, getattr(first, name))
+        self._ended.clear()
 
 
 class EndIf(Stopper):  # type: ignore[misc]

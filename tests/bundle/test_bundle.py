@@ -114,9 +114,13 @@ def test_images_come_as_files_bytes_pictures_or_pixels(
     bundle = Bundle.load(exported(_single(rows, "full")))
     file = _test_files(finished_run)[0][0]
     picture = Image.open(file)
-    proba = bundle.predict([file, str(file), file.read_bytes(), picture, np.asarray(picture)])
+    kinds = [file, str(file), file.read_bytes(), picture, np.asarray(picture)]
+    proba = bundle.predict(kinds)
     assert proba.shape == (5, 3)
-    np.testing.assert_array_equal(proba, np.repeat(proba[:1], 5, 0))
+    # Where in a batch an image stands may change its last bit: some processors' arithmetic goes in blocks.
+    np.testing.assert_allclose(proba, np.repeat(proba[:1], 5, 0), atol=1e-6)
+    alone = np.concatenate([bundle.predict([kind]) for kind in kinds])
+    np.testing.assert_array_equal(alone, np.repeat(alone[:1], 5, 0))
     np.testing.assert_allclose(proba.sum(1), 1, atol=1e-5)
     assert bundle.predict([]).shape == (0, 3)
 

@@ -36,8 +36,8 @@ LOOK_EVERY_S = 1.0
 
 
 #: What is large of Tune's trial: the last is the promise of a result that nobody has waited for.
-_HELD = ("config", "evaluated_params", "storage", "run_metadata", "placement_group_factory", "_Trial__unresolved_config",
-         "_default_result_or_future")  # fmt: skip
+_HELD = ("config", "evaluated_params", "storage", "run_metadata", "temporary_state", "placement_group_factory",
+         "_Trial__unresolved_config", "_default_result_or_future")  # fmt: skip
 
 
 class TrialWatch(Callback):  # type: ignore[misc]
@@ -109,7 +109,6 @@ class TrialWatch(Callback):  # type: ignore[misc]
             self.problem = self._standstill.problem(
                 now, bool(self._running), lambda: (ray.cluster_resources(), ray.available_resources())
             )
-
 
     def _forget(self) -> None:
         """Has trials that have ended share what the first of them holds.

@@ -49,7 +49,7 @@ class Ledger:
         self._noted: dict[int, tuple[Candidate, dict[str, Any]]] | None = None
 
     def noted(self) -> list[tuple[Candidate, dict[str, Any]]]:
-        """The trials that the store knows, by number."""
+        """The trials that the store knows, by number; the record of each without its candidate, which is beside it."""
         return [trial for _, trial in sorted(self._known().items())]
 
     def free_number(self) -> int:
@@ -59,7 +59,7 @@ class Ledger:
     def _known(self) -> dict[int, tuple[Candidate, dict[str, Any]]]:
         if self._noted is None:
             self._noted = {
-                trial["number"]: (Candidate.from_dict(trial["candidate"]), trial)
+                trial["number"]: (Candidate.from_dict(trial.pop("candidate")), trial)
                 for trial in self._store.trials()
             }
         return self._noted
@@ -85,7 +85,6 @@ class Ledger:
     def note(self, number: int, candidate: Candidate, outcome: Outcome) -> None:
         """Writes how a trial ended."""
         record = {
-            "candidate": candidate.to_dict(),
             "name": candidate.name,
             "status": outcome.status,
             "score": outcome.score,
@@ -94,7 +93,7 @@ class Ledger:
             "reason": outcome.reason,
             "history": list(outcome.history),
         }
-        self._store.write_trial(number, record)
+        self._store.write_trial(number, {"candidate": candidate.to_dict(), **record})
         self._known()[number] = (candidate, {"number": number, **record})
 
     def adopt(self, jobs: Iterable[CellJob]) -> None:

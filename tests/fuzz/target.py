@@ -36,14 +36,12 @@ class Target:
         prepare: makes, once, what all cases share, in the folder that it is given.
         generate: a case from choices; it does not touch the disk.
         run: does with a case what the product does with such input; raises an EnsemblerError, or nothing.
-        modules: of others whose coverage leads the long run, beside our own.
     """
 
     name: str
     prepare: Callable[[Path], Any]
     generate: Callable[[Choices, Any], Any]
     run: Callable[[Any, Any, Path], object]
-    modules: tuple[str, ...] = ()
 
     def ready(self, home: Path) -> tuple[Callable[[Choices], Any], Callable[[Any], str]]:
         """What makes a case, and what runs one and tells its outcome; the folder is empty."""

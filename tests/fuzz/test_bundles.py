@@ -222,7 +222,7 @@ def _write(case: Case, path: Path) -> None:
         file.symlink_to(to)
 
 
-BUNDLES = Target("bundles", prepare, generate, run, modules=("zipfile",))
+BUNDLES = Target("bundles", prepare, generate, run)
 
 
 def test_a_bundle_is_used_or_refused(tmp_path: Path) -> None:

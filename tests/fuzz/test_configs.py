@@ -96,7 +96,7 @@ def run(case: bytes, shared: Any, inside: Path) -> object:
     return yaml.safe_dump(Config.load(file).resolved())
 
 
-CONFIGS = Target("configs", lambda inside: None, generate, run, modules=("yaml",))
+CONFIGS = Target("configs", lambda inside: None, generate, run)
 
 
 def test_a_config_is_read_or_refused(tmp_path: Path) -> None:

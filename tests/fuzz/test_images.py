@@ -134,7 +134,7 @@ def _read(case: bytes, inside: Path) -> object:
     return preview(file, 8)
 
 
-IMAGES = Target("images", prepare, generate, run, modules=("PIL",))
+IMAGES = Target("images", prepare, generate, run)
 
 
 def test_an_image_is_read_or_refused(tmp_path: Path) -> None:

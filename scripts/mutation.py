@@ -33,7 +33,7 @@ CONFIG = """
 source_paths = ["ensembler"]
 only_mutate = {code}
 also_copy = ["app.py", "configs", "docs", "benchmarks", "scripts", "README.md", "Makefile"]
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:cov"]
 pytest_add_cli_args_test_selection = {tests}
 process_isolation = "forkserver"
 timeout_constant = 10.0
@@ -59,9 +59,17 @@ QUICK = ["-m", "not slow and not gpu and not browser and not shared"]
 
 PARTS = {
     "cross_fit": Part(["ensembler/evaluation/cross_fit.py"], ["tests/evaluation/test_cross_fit.py"], 200),
-    "predictions": Part(["ensembler/predictions.py"], ["tests/test_predictions.py"], 150),
+    "predictions": Part(
+        ["ensembler/predictions*.py"],
+        ["tests/test_predictions.py", "tests/golden/test_provoked_evaluation.py"],
+        150,
+    ),
     "config": Part(["ensembler/config*.py"], ["tests/test_config.py", "tests/test_config_checks.py"], 150),
-    "store": Part(["ensembler/store.py"], ["tests/test_store.py"], 150),
+    "store": Part(
+        ["ensembler/store.py"],
+        ["tests/test_store.py", "tests/test_store_reading.py", "tests/golden/test_provoked_run.py"],
+        150,
+    ),
     "combiners": Part(
         ["ensembler/combiners/*"], ["tests/combiners", "tests/conformance/test_combiners.py"], 250
     ),
@@ -126,7 +134,11 @@ def drawn(names: list[str], size: int, seed: int) -> list[str]:
 
 
 def mutmut(folder: Path, *args: str) -> None:
-    env = os.environ | {"PYTHONPATH": str(folder / "mutants"), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {
+        "PYTHONPATH": str(folder / "mutants"),
+        "OMP_NUM_THREADS": "1",
+        "ENSEMBLER_TESTS_ONCE": str(folder / "once"),  # made by the tests of what no mutant has changed
+    }
     subprocess.run([str(Path(sys.executable).with_name("mutmut")), *args], cwd=folder, env=env, check=False)
 
 

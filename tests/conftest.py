@@ -81,12 +81,17 @@ def write_images() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Path]:
-    """Makes something dear in a folder, once for all the processes that run tests; the others wait for it."""
+    """Makes something dear in a folder, once for all the processes that run tests; the others wait for it.
+
+    `ENSEMBLER_TESTS_ONCE` names a folder that outlives them, for who runs tests a thousand times (scripts/mutation.py).
+    """
     base = tmp_path_factory.getbasetemp()
     shared = (base if worker_id == "master" else base.parent) / "once"
+    if given := os.environ.get("ENSEMBLER_TESTS_ONCE"):
+        shared = Path(given)
 
     def make(name: str, fill: Callable[[Path], object]) -> Path:
-        shared.mkdir(exist_ok=True)
+        shared.mkdir(parents=True, exist_ok=True)
         home, done = shared / name, shared / f"{name}.done"
         with FileLock(shared / f"{name}.lock"):
             if not done.exists():

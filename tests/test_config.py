@@ -34,6 +34,7 @@ BAD = {
         "resources: {zzz: 1}\n",
         ":4 resources.zzz: unknown key; valid: cpus, gpus",
     ),
+    "nothing near, screening": ("screen: {zzz: 1}\n", ":4 screen.zzz: unknown key; valid: "),
     "wrong type": ("folds: {k: a}\n", ":4 folds.k: 'a': input should be a valid integer"),
     "a word for a mapping": ("search: fast\n", ":4 search: 'fast': input should be a valid mapping"),
     "a word for a union": ("numerics: fast\n", ":4 numerics: 'fast': input should be 'auto'"),

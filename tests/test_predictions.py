@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ensembler.errors import PredictionsError
-from ensembler.predictions import Predictions
+from ensembler.predictions import ROW_SUM_TOLERANCE, Predictions
 
 PROBA = np.array([[[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [[0.7, 0.3], [0.5, 0.5], [0.1, 0.9]]])
 
@@ -40,6 +40,10 @@ def changed(row, values):
         ({"split": "train", "fold": [0, 0, 1]}, "split: 'train'; expected 'oof' or 'test'"),
         ({"members": ["a", "a"]}, "members: 'a' appears twice"),
         ({"members": ["a"]}, "members: 1 entries; proba has 2"),
+        ({"classes": ["x"]}, "classes: 1 entries; proba has 2"),
+        ({"sample_ids": ["i", "j"]}, "sample_ids: 2 entries; proba has 3"),
+        ({"labels": [["a"], ["b"], ["c"]]}, "labels: has 2 dimensions; expected 1"),
+        ({"labels": ["a", "b", "c"]}, "labels: <U1 values such as 'a'; expected integers"),
         ({"classes": ["x", "x"]}, "classes: 'x' appears twice"),
         ({"sample_ids": ["i", "j", "i"]}, "sample_ids: 'i' appears twice"),
     ],
@@ -47,6 +51,24 @@ def changed(row, values):
 def test_what_is_wrong_is_named(changes, message):
     with pytest.raises(PredictionsError, match=message):
         valid(**changes)
+
+
+def test_rounding_of_float32_is_no_mistake():
+    """What a softmax of float32 leaves: exact zeros and ones, a hair below nothing, a sum that is off by a hair."""
+    for row in ([0.0, 1.0], [-5e-7, 1.0], [0.5, 0.5 + ROW_SUM_TOLERANCE / 2]):
+        assert valid(proba=changed(0, row)).proba[1, 0].tolist() == np.float32(row).tolist()
+    for row, message in (
+        ([-2e-6, 1.0], "outside"),
+        ([0.5, 0.5 + 2 * ROW_SUM_TOLERANCE], "does not sum to 1"),
+    ):
+        with pytest.raises(PredictionsError, match=message):
+            valid(proba=changed(0, row))
+
+
+def test_other_numbers_of_folds():
+    p = valid()
+    assert p.with_fold(np.array([2, 2, 0], np.int16)).folds == [0, 2]
+    assert p.folds == [0, 1]
 
 
 def test_types_and_names_are_as_promised():

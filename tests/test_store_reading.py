@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ensembler.errors import StoreError
 from ensembler.store import RunStore, machine
 from ensembler.training.candidate import Candidate, CellJob, CellResult, Epoch
 from ensembler.training.recipe import Recipe
@@ -82,3 +85,48 @@ def test_a_library_that_is_not_installed_is_absent(monkeypatch: pytest.MonkeyPat
     versions = machine()["versions"]
     assert versions["xgboost"] == "absent"
     assert versions["numpy"] == np.__version__
+    assert versions["python"] == platform.python_version()
+    libraries = {"ensembler", "torch", "timm", "ray", "scikit-learn", "xgboost", "numpy", "pillow"}
+    assert versions.keys() == {"python", *libraries}
+    assert [name for name in libraries if versions[name] == "absent"] == ["xgboost"]
+
+
+def test_no_state_of_an_ensemble_holds_what_json_does_not(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    with store.lock(), pytest.raises(ValueError, match="not JSON compliant"):
+        store.write_ensemble("mean", {"weight": float("nan")}, {}, np.zeros((2, 2), np.float32))
+    assert store.ensembles() == []
+
+
+def test_whoever_reads_makes_a_board_that_is_gone(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    with store.lock():
+        store.write_leaderboard([{"name": "mean", "cv": 0.5}])
+        assert [row["name"] for row in store.leaderboard() or ()] == ["mean"]
+        store.drop_leaderboard()
+        store.drop_leaderboard()  # there need not be one
+    assert store.leaderboard() is None
+
+
+def test_what_cells_in_training_left_is_deleted(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    (store.unfinished / "cell").mkdir(parents=True)
+    store.discard_unfinished()
+    assert not store.unfinished.exists()
+    store.discard_unfinished()
+
+
+def test_a_config_that_is_no_yaml_is_named_with_the_way_out(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    store.path.mkdir()
+    (store.path / "config.yaml").write_text("name: [")
+    with pytest.raises(StoreError, match=r"config\.yaml: .*run the command that made it again$"):
+        store.config()
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "events.jsonl"])
+def test_a_file_that_cannot_be_read_is_named(file: str, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    (store.path / file).mkdir(parents=True)
+    with pytest.raises(StoreError, match=re.escape(str(store.path / file)) + ": cannot be read"):
+        store.config() if file == "config.yaml" else store.events()

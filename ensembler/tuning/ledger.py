@@ -59,7 +59,10 @@ class Ledger:
     def _known(self) -> dict[int, tuple[Candidate, dict[str, Any]]]:
         if self._noted is None:
             self._noted = {
-                trial["number"]: (Candidate.from_dict(trial.pop("candidate")), trial)
+                trial["number"]: (
+                    Candidate.from_dict(trial["candidate"]),
+                    {key: value for key, value in trial.items() if key != "candidate"},
+                )
                 for trial in self._store.trials()
             }
         return self._noted

@@ -92,6 +92,7 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert [verdict(1.0, 0.9, True), verdict(1.0, 0.9, False)] == ["ok", "short of the bar"]
 
 
+@pytest.mark.slow
 def test_the_graph_of_a_bundle_is_timed_beside_its_members(tmp_path: Path) -> None:
     text = _run(
         tmp_path, "runtime", "--backbones", "test_resnet", "--size", "32", "--repeats", "1", "--folds", "2"

@@ -187,12 +187,12 @@ def test_a_backbone_that_stays_far_behind_is_not_drawn_any_more(algorithm: str) 
     for arm, score in zip(arms, (0.8, 1.4, 0.9), strict=True):
         sampler.tell(arm.default, score)
     drawn = []
-    for _ in range(24):
+    for _ in range(16):
         drawn.append(candidate := sampler.ask())
         sampler.tell(candidate, 0.85 + 0.01 * len(drawn) % 0.1)
     assert {c.backbone for c in drawn} == {"net0", "net2"}
     sampler.tell(dataclasses.replace(arms[1].default, recipe=Recipe(lr=0.02)), 0.85)  # it can still come back
-    assert "net1" in {sampler.ask().backbone for _ in range(40)}
+    assert any(sampler.ask().backbone == "net1" for _ in range(40))
 
 
 def test_nothing_is_left_when_all_is_known_but_a_new_backbone_is_still_tried() -> None:

@@ -20,6 +20,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,10 @@ SECRETS = {
         ]
     )
 }  # fmt: skip
+
+
+#: What `ensembler/__init__.py` sets in this process too.
+REPORTS = ("HF_HUB_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED", "ORT_DISABLE_TELEMETRY")
 
 
 @dataclasses.dataclass
@@ -114,6 +119,14 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+def _as_at_home(shim: Path, log: Path) -> dict[str, str]:
+    """The environment, without what keeps libraries from reporting where tests run."""
+    kept = {
+        key: value for key, value in os.environ.items() if key not in REPORTS and not key.startswith("CI")
+    }
+    return kept | {"LD_PRELOAD": str(shim), "CONNECTIONS_LOG": str(log)}
+
+
 def _start(arguments: list[str], home: Path, shim: Path, **environment: str) -> Watched:
     log = home / "connections.log"
     with (home / "said.txt").open("a") as said:
@@ -122,7 +135,7 @@ def _start(arguments: list[str], home: Path, shim: Path, **environment: str) -> 
             stdout=said,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"LD_PRELOAD": str(shim), "CONNECTIONS_LOG": str(log)} | environment,
+            env=_as_at_home(shim, log) | environment,
         )
     return Watched(process, log)
 
@@ -210,6 +223,37 @@ def test_a_sweep_listens_on_loopback_alone(quiet: QuietRun) -> None:
 @needs_compiler
 def test_a_sweep_an_export_and_a_report_connect_to_nobody(quiet: QuietRun) -> None:
     assert quiet.sweep.left() == []
+
+
+INFERENCE = """
+import sys, time
+if sys.argv[1] == "ensembler":
+    import ensembler
+import numpy as np, onnx, onnxruntime
+from onnx import TensorProto as T, helper
+value = [helper.make_tensor_value_info(name, T.FLOAT, [1]) for name in "xy"]
+graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", value[:1], value[1:])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+session.run(None, {"x": np.ones(1, np.float32)})
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize("who", ["ensembler", "onnxruntime alone"])
+def test_the_runtime_of_bundles_keeps_no_identifier_and_reports_nothing(
+    who: str, shim: Path, tmp_path: Path
+) -> None:
+    """ONNX Runtime does so by itself since 1.29, anywhere but in CI."""
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = _as_at_home(shim, tmp_path / "log") | home
+    subprocess.run([sys.executable, "-c", INFERENCE, who], env=environment, check=True, timeout=300)
+    identifiers = [file for file in tmp_path.rglob("*") if "onnxruntime" in str(file).lower()]
+    if who == "ensembler":
+        assert identifiers == []
+        assert not (tmp_path / "log").exists()
+    elif tuple(map(int, metadata.version("onnxruntime").split(".")[:2])) >= (1, 29):
+        assert identifiers  # so the other half of this test can fail
 
 
 def test_tune_hands_on_no_keys_of_a_cloud() -> None:

@@ -3,7 +3,7 @@
     python -m tests.fuzz.long [TARGET ...] [--cases 100000] [--report FILE]
     python -m tests.fuzz.long TARGET --input FILE        one case again, with its traceback
 
-A target runs in a process of its own; a violation is kept with its input and does not end the run. What a target has
+A target runs in processes of its own; a violation is kept with its input and does not end the run. What a target has
 brought is kept beside them, so that a report tells of targets that were run one by one. Without atheris cases come from
 a seeded generator of random bytes, and the report says so.
 """
@@ -43,6 +43,9 @@ TARGETS = {
 #: Inputs that the fuzzer begins with, of random bytes.
 SEEDS = 200
 
+#: Cases of a process: what a thread leaves behind in the fuzzer's runtime comes up to its memory in a hundred thousand.
+MOST = 25_000
+
 #: Cases between two notes of how far it is; what ends the process loses no more than these.
 PROGRESS = 2000
 
@@ -65,6 +68,7 @@ def main() -> int:
     )
     parser.add_argument("--input", type=Path, help="run this one input")
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--corpus", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.input:
         return _again(args.targets[0], args.input)
@@ -73,7 +77,7 @@ def main() -> int:
     args.keep.mkdir(parents=True, exist_ok=True)
     results = []
     for name in args.targets:
-        result = _in_a_process(name, args)
+        result = _in_processes(name, args)
         print(json.dumps({k: v for k, v in result.items() if k != "outcomes"}), flush=True)
         (args.keep / f"{name}.json").write_text(json.dumps(result))
         results.append(result)
@@ -87,7 +91,32 @@ def main() -> int:
     )
 
 
-def _in_a_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
+def _in_processes(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Fuzzes a target in one process after another, each of which begins with what the one before it has found."""
+    parts: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-") as corpus:
+        while (left := args.cases - sum(part["cases"] for part in parts)) > 0:
+            parts.append(_in_a_process(name, args, args.seed + len(parts), min(left, MOST), Path(corpus)))
+            if parts[-1]["died"]:
+                break
+    outcomes: Counter[str] = Counter()
+    violations: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        outcomes.update(part["outcomes"])
+        for words, one in part["violations"].items():
+            kept = violations.setdefault(words, {**one, "times": 0})
+            kept["times"] += one["times"]
+    return {
+        **parts[-1],
+        "cases": sum(part["cases"] for part in parts),
+        "outcomes": dict(outcomes.most_common()),
+        "violations": violations,
+        "seconds": round(sum(part["seconds"] for part in parts), 1),
+        "peak_mib": max(part["peak_mib"] for part in parts),
+    }
+
+
+def _in_a_process(name: str, args: argparse.Namespace, seed: int, cases: int, corpus: Path) -> dict[str, Any]:
     """Fuzzes a target; whatever ends the process is told with the input that did."""
     with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-") as folder:
         home = Path(folder)
@@ -98,10 +127,12 @@ def _in_a_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
             name,
             "--here",
             str(home),
+            "--corpus",
+            str(corpus),
             "--seed",
-            str(args.seed),
+            str(seed),
         ]
-        command += ["--cases", str(args.cases), "--keep", str(args.keep.resolve()), *["--plain"] * args.plain]
+        command += ["--cases", str(cases), "--keep", str(args.keep.resolve()), *["--plain"] * args.plain]
         environment = os.environ | {
             "OMP_NUM_THREADS": "1",
             "ENSEMBLER_CACHE": str(home / "cache"),
@@ -220,10 +251,9 @@ def _fuzz(name: str, args: argparse.Namespace) -> int:
             run.one(dice.randbytes(dice.choice(LENGTHS)))
     import atheris
 
-    corpus = args.here / "corpus"
-    corpus.mkdir()
+    corpus: Path = args.corpus
     for i in range(SEEDS):
-        (corpus / str(i)).write_bytes(dice.randbytes(dice.choice(LENGTHS)))
+        (corpus / f"{args.seed}-{i}").write_bytes(dice.randbytes(dice.choice(LENGTHS)))
     flags = [
         f"-seed={args.seed}",
         f"-max_len={max(LENGTHS)}",

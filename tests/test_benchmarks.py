@@ -30,11 +30,13 @@ def _run(tmp_path: Path, name: str, *options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_training_path_is_given_as_a_share_of_bare_training(tmp_path: Path) -> None:
     assert "test_resnet" in (text := _run(tmp_path, "training", *TINY))
     assert ", bar 0.90: " in text
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_says_where_there_is_none_and_runs_on_a_cpu_when_told(tmp_path: Path) -> None:
     import torch
 

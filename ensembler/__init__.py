@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # read these when they are imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime's, from 1.29 on; it keeps an identifier too
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.29 on it keeps an identifier too
 
 __version__ = "0.1.0"
 

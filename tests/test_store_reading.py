@@ -116,6 +116,16 @@ def test_what_cells_in_training_left_is_deleted(tmp_path: Path) -> None:
     store.discard_unfinished()
 
 
+def test_a_config_comes_back_in_its_order_and_its_letters(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    assert store.config() == {}
+    config = {"name": "Käfer", "folds": {"k": 3, "a": 1}, "backbones": ["x"]}
+    store.write_config(config)
+    assert list(store.config()) == ["name", "folds", "backbones"]
+    assert store.config() == config
+    assert "name: Käfer\n" in (store.path / "config.yaml").read_text(encoding="utf-8")
+
+
 def test_a_config_that_is_no_yaml_is_named_with_the_way_out(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "run")
     store.path.mkdir()

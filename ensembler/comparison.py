@@ -219,7 +219,12 @@ def read_leaderboard(store: RunStore) -> Leaderboard:
     records = store.require().leaderboard()
     if records is None:
         return build(store)
-    return Leaderboard.from_records(records, failed=_failed(store.manifest()))
+    try:
+        return Leaderboard.from_records(records, failed=_failed(store.manifest()))
+    except (ValueError, TypeError) as error:
+        raise StoreError(
+            f"{store.path / 'leaderboard.parquet'}: damaged ({error}); delete it, it is rebuilt"
+        ) from error
 
 
 def exportable_combiner(store: RunStore, name: str) -> Combiner:

@@ -40,6 +40,11 @@ _FLOATS = (
 )  # fmt: skip
 
 
+#: Numbers that every row has, and every ensemble beside them.
+_SCORED = ("cv", "cv_low", "cv_high")
+_COMPARED = ("delta_best_single", "delta_low", "delta_high")
+
+
 @dataclass(frozen=True, eq=False)
 class Leaderboard:
     """Single models and ensembles, best first.
@@ -59,7 +64,13 @@ class Leaderboard:
     def from_records(
         cls, records: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]] = ()
     ) -> Leaderboard:
-        """The leaderboard whose `to_records` these are."""
+        """The leaderboard whose `to_records` these are.
+
+        Raises:
+            ValueError: a row lacks what every row has; the message names it.
+        """
+        for number, record in enumerate(records):
+            _require_whole(number, record)
         further = [key for key in dict.fromkeys(k for r in records for k in r) if key not in COLUMNS]
         frame = pd.DataFrame([dict(r) for r in records], columns=[*COLUMNS, *further])
         types: dict[str, Any] = dict.fromkeys(_FLOATS, "float64") | {
@@ -110,6 +121,22 @@ class Leaderboard:
             int(np.flatnonzero(kinds == kind)[0]) for kind in ("single", "ensemble") if (kinds == kind).any()
         ]
         return judge(Leaderboard(self.frame.iloc[sorted(firsts)]).to_records(), self.failed)
+
+
+def _require_whole(number: int, record: Mapping[str, Any]) -> None:
+    """Of what may be missing nothing is asked; on the rest tables and the verdict rely."""
+    compared = _COMPARED if record.get("kind") == "ensemble" else ()
+    kinds = (
+        (("name", "kind", "metric"), str, "text"),
+        (("members", "fold_scores"), list | tuple, "a list"),
+        ((*_SCORED, *compared), int | float, "a number"),
+    )
+    for keys, kind, expected in kinds:
+        for key in keys:
+            if not isinstance(record.get(key), kind):
+                raise ValueError(
+                    f"row {number} of the leaderboard: {key}: {record.get(key)!r:.40}; expected {expected}"
+                )
 
 
 def build_leaderboard(

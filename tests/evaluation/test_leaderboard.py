@@ -9,7 +9,7 @@ from ensembler.combiners import make_combiner
 from ensembler.errors import PredictionsError
 from ensembler.evaluation.cost import Cost
 from ensembler.evaluation.cross_fit import cross_fit
-from ensembler.evaluation.leaderboard import Leaderboard, build_leaderboard
+from ensembler.evaluation.leaderboard import COLUMNS, Leaderboard, build_leaderboard
 from ensembler.metrics import METRICS
 from ensembler.predictions import Predictions
 
@@ -282,3 +282,29 @@ def test_failed_candidates_are_named_beside_the_verdict(predictions):
         "swin",
     )
     assert leaderboard.verdict.sentence.endswith("3 candidates failed or were left out, not compared.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("name", None, "text"),
+        ("kind", 3, "text"),
+        ("members", None, "a list"),
+        ("fold_scores", "0.5", "a list"),
+        ("cv", None, "a number"),
+        ("delta_low", None, "a number"),
+    ],
+)
+def test_a_row_without_what_every_row_has_is_named(key: str, value: object, expected: str) -> None:
+    """A flipped bit of a Parquet file can make nothing of any value."""
+    records = [
+        dict.fromkeys(COLUMNS)
+        | {"name": kind, "kind": kind, "metric": "accuracy", "members": ["a"], "fold_scores": [0.5]}
+        | dict.fromkeys(("cv", "cv_low", "cv_high"), 0.5)
+        | (dict.fromkeys(("delta_best_single", "delta_low", "delta_high"), 0.0) if kind == "ensemble" else {})
+        | {"tied_with_best": False}
+        for kind in ("single", "ensemble")
+    ]
+    assert Leaderboard.from_records(records).verdict.best_ensemble == "ensemble"
+    with pytest.raises(ValueError, match=f"row 1 of the leaderboard: {key}: .*; expected {expected}"):
+        Leaderboard.from_records([records[0], records[1] | {key: value}])

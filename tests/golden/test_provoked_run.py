@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ensembler.comparison import read_leaderboard
 from ensembler.config import Config
 from ensembler.draft import write_draft
 from ensembler.errors import ConfigError, DataError, EnsemblerError, RunMismatchError, StoreError
@@ -37,6 +38,12 @@ def config(tmp_path: Path) -> Config:
 
 
 # ---------------------------------------------------------------------- the folder
+
+
+def test_a_leaderboard_that_lacks_what_every_row_has(run: RunStore) -> None:
+    run.write_leaderboard([{"name": "mean", "kind": "ensemble", "metric": None}])
+    with pytest.raises(StoreError, match=r"leaderboard\.parquet: damaged .*; delete it, it is rebuilt$"):
+        read_leaderboard(run)
 
 
 def test_a_file_system_that_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

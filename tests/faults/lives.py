@@ -191,9 +191,13 @@ class Companion:
     def _perhaps_a_worker(self, now: float) -> None:
         if not self.workers or self.stage not in TRAINING or now < self.worker_at:
             return
-        if self.driver.kill_a_worker(self.rng) is not None:
-            self.workers -= 1
-            self.note(victim="worker", way="moment", stage=self.stage)
+        if (
+            self.driver.kill_a_worker(self.rng) is None
+        ):  # nobody trains: a trial is soon over, so look again soon
+            self.worker_at = now + self.rng.uniform(0.0, 0.3)
+            return
+        self.workers -= 1
+        self.note(victim="worker", way="moment", stage=self.stage)
         self.worker_at = now + self.rng.uniform(0.05, 3.0)
 
     def _perhaps_the_driver(self, now: float) -> None:

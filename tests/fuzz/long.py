@@ -43,7 +43,7 @@ TARGETS = {
 #: Inputs that the fuzzer begins with, of random bytes.
 SEEDS = 200
 
-#: Cases of a process: what a thread leaves behind in the fuzzer's runtime comes up to its memory in a hundred thousand.
+#: Cases of a process: its memory grows, which without the fuzzer's runtime it does not.
 MOST = 25_000
 
 #: Cases between two notes of how far it is; what ends the process loses no more than these.

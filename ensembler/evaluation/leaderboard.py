@@ -124,7 +124,7 @@ class Leaderboard:
 
 
 def _require_whole(number: int, record: Mapping[str, Any]) -> None:
-    """Of what may be missing nothing is asked; on the rest tables and the verdict rely."""
+    """Raises a ValueError where a record lacks what the tables and the verdict read without asking."""
     compared = _COMPARED if record.get("kind") == "ensemble" else ()
     kinds = (
         (("name", "kind", "metric"), str, "text"),

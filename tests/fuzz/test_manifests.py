@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import sklearn.datasets  # noqa: F401 - `digits` imports it on first use, which is no case's doing
+import sklearn.datasets  # noqa: F401 - else the first case of `digits` imports it, in its five seconds
 from PIL import Image
 from pyarrow import parquet
 

@@ -101,6 +101,10 @@ class Session:
         for i, step in enumerate(self.worker_plans):
             (self.path / f"worker-{i:03d}.json").write_text(json.dumps({"step": step}))
 
+    def has_worker_plans(self) -> bool:
+        """Whether no worker has come to its first write yet that some death is left for."""
+        return any(self.path.glob("worker-*.json"))
+
     def trace(self) -> list[dict[str, Any]]:
         """Trials taken and epochs begun, in their order; a line that a kill cut short is left out."""
         file = self.path / "trace.jsonl"

@@ -23,7 +23,7 @@ STAGES = ("start", "measure", "screen", "search", "crossval", "combine", "compar
 #: Where there are workers.
 TRAINING = STAGES[1:5]
 
-#: Driver deaths by stage of a round that is after drivers, and of one that is after workers; they take turns.
+#: Driver deaths by stage of a round that is after drivers, and of one that is after workers, which is every third.
 DEATHS = (
     {
         "start": 2,
@@ -58,6 +58,9 @@ MOST_STEPS = {
 }
 MOST_WORKER_STEPS = 30
 
+#: Of a worker's deaths in such rounds, how many are to be in a write. Where workers die often, few come to a late step.
+WRITING = (0.5, 0.75)
+
 
 @dataclass
 class Life:
@@ -85,7 +88,7 @@ def plan_round(seed: int, number: int) -> list[Life]:
     """The lives of a round, in the order of their stages; the last one is left alone."""
     rng = random.Random(f"{seed}/{number}")
     lives = []
-    kind = number % 2
+    kind = int(number % 3 == 2)
     for stage, count in DEATHS[kind].items():
         for _ in range(count):
             life = Life(stage, share=rng.random(), patient=rng.random() < 0.5)
@@ -93,17 +96,17 @@ def plan_round(seed: int, number: int) -> list[Life]:
                 life.step = rng.randint(1, MOST_STEPS[stage])
             else:
                 life.signals = (signal.SIGKILL,)
-            life.workers = [_worker_death(rng) for _ in range(WORKER_DEATHS[kind].get(stage, 0))]
+            life.workers = [_worker_death(rng, kind) for _ in range(WORKER_DEATHS[kind].get(stage, 0))]
             lives.append(life)
     gentle = [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGINT)]
     stage = rng.choice(["start", *TRAINING, "combine", "test"])
-    lives.append(Life(stage, gentle[number % 3], rng.random()))
+    lives.append(Life(stage, gentle[(number + number // 3) % 3], rng.random()))
     lives.sort(key=lambda life: STAGES.index(life.stage))
-    return [*lives, Life(workers=[_worker_death(rng) for _ in range(WORKER_DEATHS[kind].get("", 0))])]
+    return [*lives, Life(workers=[_worker_death(rng, kind) for _ in range(WORKER_DEATHS[kind].get("", 0))])]
 
 
-def _worker_death(rng: random.Random) -> int:
-    return rng.randint(1, MOST_WORKER_STEPS) if rng.random() < 0.5 else 0  # many are missed
+def _worker_death(rng: random.Random, kind: int) -> int:
+    return rng.randint(1, MOST_WORKER_STEPS) if rng.random() < WRITING[kind] else 0  # many are missed
 
 
 def stage_of(event: dict[str, Any]) -> str | None:
@@ -203,7 +206,8 @@ class Companion:
     def _perhaps_the_driver(self, now: float) -> None:
         if not self.signals or STAGES.index(self.stage) < STAGES.index(self.life.stage):
             return
-        waits = self.workers and self.stage == self.life.stage and self.stage in TRAINING
+        to_come = self.workers or self.driver.session.has_worker_plans()
+        waits = to_come and self.stage == self.life.stage and self.stage in TRAINING
         if self.at is None and not waits and self._is_due():
             self.at = now + self.rng.uniform(0.0, 0.3)
         if self.at is not None and now >= self.at:

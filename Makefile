@@ -10,6 +10,9 @@ QUICK := -n 3 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 # Of these every branch has to be run by some test.
 CORE := ensembler/store.py,ensembler/config*.py,ensembler/parquet.py,ensembler/predictions*.py,ensembler/combiners/*,ensembler/bundle/*,ensembler/evaluation/cross_fit.py
 
+# Compiled sources are kept, whatever the caller's environment says: tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage slow faults lock audit locked bounds wheel fuzz mutation check app clean
 

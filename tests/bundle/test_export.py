@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,32 @@ from ensembler.errors import BundleError, ConfigError
 from ensembler.experiment import Experiment
 from ensembler.metrics import get_metric
 from ensembler.store import RunStore
+from ensembler.tuning.plan import Chain, Outcome
 
 BOTH = ExportOptions(format="both")
 EVERY = [*COMBINERS, {"isotonic": {"combiner": "calibrated", "method": "isotonic"}}]
 
 
 @pytest.fixture(scope="module")
-def every(finished_run: Any, tmp_path_factory: pytest.TempPathFactory) -> RunStore:
+def every(finished_run: Any, once: Callable[..., Path]) -> RunStore:
     """The finished run with every combiner that there is."""
-    run = tmp_path_factory.mktemp("every") / "run"
-    shutil.copytree(finished_run.run, run)
-    config = yaml.safe_load(finished_run.config.read_text()) | {"ensembles": EVERY}
-    (finished_run.home / "every.yaml").write_text(yaml.safe_dump(config))
-    Experiment.from_config(finished_run.home / "every.yaml", run).run()
-    return RunStore(run)
+
+    def fail_again(
+        chain: Chain, *_: Any, **__: Any
+    ) -> None:  # what failed is tried again, and would need Ray
+        while (trial := chain.ask()) is not None:
+            chain.tell(trial, Outcome("failed", reason="as before"))
+
+    def make(home: Path) -> None:
+        shutil.copytree(finished_run.run, home / "run")
+        config = yaml.safe_load(finished_run.config.read_text()) | {"ensembles": EVERY}
+        (finished_run.home / "every.yaml").write_text(yaml.safe_dump(config))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ensembler.tuning.sweep.ray_session", lambda *_: nullcontext((1.0, 0.0)))
+            patch.setattr("ensembler.tuning.sweep.execute", fail_again)
+            Experiment.from_config(finished_run.home / "every.yaml", home / "run").run()
+
+    return RunStore(once("every", make) / "run")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -376,6 +377,11 @@ def test_a_verb_with_a_report_a_history_and_an_exit_code(
     history = read_history(out)
     assert [record["alarm"] for record in history] == [False, True]
     assert history[1]["unreadable"] == 1
+    first = history[0]
+    assert list(first)[:5] == ["time", "bundle", "images", "unreadable", "confidence"]
+    assert timedelta() <= datetime.now(UTC) - datetime.fromisoformat(first["time"]) < timedelta(hours=1)
+    assert (first["bundle"], first["images"], first["unreadable"]) == (Bundle.load(mean_bundle).name, 60, 0)
+    assert 1 / 3 < first["confidence"] <= 1
     assert history[0]["accuracy"]["n"] == 60
     page = (out / "report-0002.html").read_text()
     assert "Alarm: look of the images" in page
@@ -455,8 +461,13 @@ def test_labels_find_their_images(tmp_path: Path) -> None:
     assert read_labels(write(*rows), paths, classes).tolist() == [0, 1, 0]
     assert read_labels(write(("2.png", "bee")), paths, classes).tolist() == [-1, 1, -1]
     assert read_labels("folders", paths, classes).tolist() == [2, 2, 3]
-    with pytest.raises(DataError, match=r"label 'ent' is no class of the bundle; did you mean 'ant'\?"):
+    with pytest.raises(
+        DataError,
+        match=r"labels\.csv: \S+2\.png: label 'ent' is no class of the bundle; did you mean 'ant'\?",
+    ):
         read_labels(write(("2.png", "ent")), paths, classes)
+    with pytest.raises(DataError, match=r"^\S+/a/1\.png: its folder: label 'a' is no class of the bundle; "):
+        read_labels("folders", paths, ["ant", "bee"])
     with pytest.raises(DataError, match="no path fits any of the 3 images"):
         read_labels(write(("1.png", "ant")), paths, classes)
     with pytest.raises(DataError, match="columns file, label; expected path and label"):

@@ -200,7 +200,7 @@ class Driver:
         """The end of what it has printed."""
         return self.output.read_text(errors="replace")[-3000:]
 
-    def until(self, moment: Callable[[], bool], pause: float = 0.02) -> bool:
+    def until(self, moment: Callable[[], bool], pause: float = 0.1) -> bool:
         """Waits for a moment; False if the driver ends before it."""
         deadline = time.monotonic() + PATIENCE_S
         looked = 0.0

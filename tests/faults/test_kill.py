@@ -72,7 +72,7 @@ def test_driver_and_workers_killed_in_and_between_writes_a_run_comes_to_the_same
     start: Start, finished_run: Any
 ) -> None:
     """Two lives: one that dies in the midst of a write of the search, one whose workers die."""
-    with Watch(finished_run.home / "nowhere") as watch:
+    with Watch(finished_run.home / "nowhere", every_s=1.0) as watch:
         first = start(driver_plan=("search", 4))
         watch.run_path = first.run
         assert first.wait() == -signal.SIGKILL

@@ -201,7 +201,7 @@ def quiet(
         while sweep.process.poll() is None:
             assert time.monotonic() < deadline
             sweep.look()
-            time.sleep(0.2)
+            time.sleep(0.5)
         assert sweep.process.returncode == 0, (home / "said.txt").read_text()[-3000:]
         export = _start(["export", str(home / "run"), "-o", str(home / "bundle")], home, shim, **environment)
         assert export.process.wait(450) == 0, (home / "said.txt").read_text()[-3000:]

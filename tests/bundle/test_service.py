@@ -65,6 +65,10 @@ def test_a_body_is_read_part_by_part_and_counted() -> None:
     body = asyncio.run(read_body(receiver(parts(b"one", b"", b"two")), 6, LIMITS, buffer))
     assert (body, buffer.held) == (b"onetwo", 6)
     buffer.give_back(6)
+    # Of a message that names no bytes, ASGI says that it has none; nor need the last one say that it is the last.
+    messages = [{"type": "http.request", "more_body": True}, {"type": "http.request", "body": b"one"}]
+    assert asyncio.run(read_body(receiver(messages), 3, LIMITS, buffer)) == b"one"
+    buffer.give_back(3)
     assert buffer.held == 0
 
 

@@ -110,6 +110,36 @@ def _failures() -> tuple[type[Exception], ...]:
     return (OSError,) if safetensors is None else (OSError, safetensors.SafetensorError)
 
 
+# ---------------------------------------------------------------------- folders that are looked through
+
+
+def listed(folder: Path) -> list[Path]:
+    """What stands right in a folder, by name; nothing where there is no folder.
+
+    Path.glob takes a folder that may not be listed for an empty one, as if what it holds were gone; this does not.
+
+    Raises:
+        StoreError: the folder is there and the disk does not list it.
+    """
+    with reading(folder, "run the command that made it again", what="cannot be listed"):
+        try:
+            return sorted(folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """All files and folders below a folder, by path.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    for path in sorted(folder.iterdir()):
+        yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from below(path)
+
+
 # ---------------------------------------------------------------------- files
 
 
@@ -204,8 +234,8 @@ def write_folder(target: Path, fill: Callable[[Path], object], *, keep_if: Calla
             make_folder(target.parent)
             scratch.mkdir()
             fill(scratch)
-            for file in scratch.rglob("*"):
-                sync(file)
+            for path in below(scratch):
+                sync(path)
             sync(scratch)
             return _place(scratch, target, keep_if)
         finally:
@@ -245,13 +275,17 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def clear_scratch(folder: Path) -> None:
+def clear_scratch(folder: Path) -> list[Path]:
     """Removes what killed writers left right in a folder; what one of them was about to replace is put back.
 
+    Returns:
+        The folders in it that are no scratch.
+
     Raises:
-        StoreError: something cannot be put back.
+        StoreError: the folder cannot be listed, or something cannot be put back.
     """
-    for path in sorted(folder.glob(f"{SCRATCH}*")):
+    entries = listed(folder)
+    for path in (p for p in entries if p.name.startswith(SCRATCH)):
         name = path.name[len(_OLD) + 33 :] if path.name.startswith(_OLD) else ""
         if name and not path.with_name(name).exists():
             with naming(path.with_name(name)):
@@ -261,3 +295,4 @@ def clear_scratch(folder: Path) -> None:
         else:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+    return [path for path in entries if not path.name.startswith(SCRATCH) and path.is_dir()]

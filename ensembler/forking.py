@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .atomic import reading, write_file, write_folder
+from .atomic import listed, reading, write_file, write_folder
 from .cells import read_if_there
 from .errors import StoreError
 from .store import RunStore
@@ -64,7 +64,7 @@ def take_over(origin: RunStore, fork: RunStore, identity: Mapping[str, Any], met
 
 
 def _copy_features(source: Path, target: Path) -> int:
-    files = sorted(source.glob("[!.]*"))
+    files = [file for file in listed(source) if file.name[0] != "."]
     for file in files:
         if not (target / file.name).exists():
             with reading(file, "run the command that made it again"), file.open("rb") as stream:
@@ -75,8 +75,9 @@ def _copy_features(source: Path, target: Path) -> int:
 def _copy_cells(origin: RunStore, fork: RunStore, fingerprint: str) -> int:
     """Those that this very code would train for the same rows."""
     taken = 0
-    for result in sorted(origin.path.glob("cells/*/[!.]*/result.json")):
-        record = read_if_there(result)
+    cells = [cell for folder in listed(origin.path / "cells") for cell in listed(folder)]
+    for cell in (cell for cell in cells if cell.name[0] != "."):
+        record = read_if_there(cell / "result.json")
         try:
             candidate = Candidate.from_dict(record["candidate"])
             job = CellJob(candidate, record["fold"], record["seed"], source=record["source"])
@@ -88,14 +89,14 @@ def _copy_cells(origin: RunStore, fork: RunStore, fingerprint: str) -> int:
         if not fork.has_cell(job, fingerprint):
             write_folder(
                 fork.cell_path(candidate.id, job.fold),
-                lambda folder, of=result.parent: _copy_files(of, folder),  # type: ignore[misc]
+                lambda folder, of=cell: _copy_files(of, folder),  # type: ignore[misc]
                 keep_if=lambda _: False,
             )
     return taken
 
 
 def _copy_files(source: Path, target: Path) -> None:
-    for file in source.iterdir():
+    for file in listed(source):
         shutil.copyfile(file, target / file.name)
 
 

@@ -42,6 +42,7 @@ from safetensors.numpy import save
 from . import __version__
 from .atomic import (
     clear_scratch,
+    listed,
     make_folder,
     naming,
     reading,
@@ -160,8 +161,9 @@ class RunStore(CellStore):
 
     def _clear_up(self) -> None:
         """Removes what a killed writer left behind, and ends the line that it was writing; only a driver may."""
-        for folder in (self.path, *self.path.glob("*/"), *self.path.glob("*/*/")):
-            clear_scratch(folder)
+        for folder in clear_scratch(self.path):
+            for inner in clear_scratch(folder):
+                clear_scratch(inner)
         log = self.path / "events.jsonl"
         with naming(log):
             if log.exists() and log.stat().st_size:
@@ -311,8 +313,11 @@ class RunStore(CellStore):
 
     def trials(self) -> list[dict[str, Any]]:
         """Finished trials by number: candidate, status, score, epochs, seconds, reason, history."""
-        files = sorted((self.path / "search").glob("[0-9]*.json"))
-        return [read_json(file) for file in files]
+        return [read_json(file) for file in self.trial_files()]
+
+    def trial_files(self) -> list[Path]:
+        """Of the finished trials, by number."""
+        return [f for f in listed(self.path / "search") if f.suffix == ".json" and f.name[0].isdigit()]
 
     # ------------------------------------------------------------------ ensembles and leaderboard
 
@@ -352,8 +357,7 @@ class RunStore(CellStore):
 
     def ensembles(self) -> list[str]:
         """Names of the stored ensembles."""
-        folder = self.path / "ensembles"
-        return sorted(p.name for p in folder.iterdir() if p.name[0] != ".") if folder.is_dir() else []
+        return [path.name for path in listed(self.path / "ensembles") if path.name[0] != "."]
 
     def prune_ensembles(self, keep: set[str]) -> None:
         """Deletes stored ensembles that are not among `keep`."""
@@ -505,9 +509,7 @@ def find_runs(folder: str | Path) -> list[RunStore]:
     root = Path(folder)
     if RunStore(root).exists():
         return [RunStore(root)]
-    if not root.is_dir():
-        return []
-    found = [RunStore(p) for p in root.iterdir() if not p.name.startswith(".") and RunStore(p).exists()]
+    found = [RunStore(p) for p in listed(root) if p.name[0] != "." and RunStore(p).exists()]
     return sorted(found, key=lambda run: (run.path / "manifest.json").stat().st_mtime, reverse=True)
 
 

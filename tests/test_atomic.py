@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ensembler.atomic import SCRATCH, make_folder, naming, reading, write_file, write_folder, write_json
+from ensembler.atomic import (
+    SCRATCH,
+    below,
+    clear_scratch,
+    listed,
+    make_folder,
+    naming,
+    reading,
+    write_file,
+    write_folder,
+    write_json,
+)
 from ensembler.errors import StoreError
 
 
@@ -191,3 +202,57 @@ def test_a_folder_that_another_process_makes_at_the_same_moment_is_as_good(
     monkeypatch.setattr(Path, "mkdir", late)
     make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
+
+
+# ---------------------------------------------------------------------- folders that are looked through
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EPERM])
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "00001.json").touch()
+    assert [path.name for path in listed(tmp_path / "search")] == ["00001.json"]
+    assert listed(tmp_path / "nowhere") == []
+    assert listed(tmp_path / "search" / "00001.json") == []  # a file, and no folder
+    monkeypatch.setattr(os, "listdir", _failing(os.listdir, _always, code))
+    cause = os.strerror(code)
+    for look in (listed, clear_scratch):
+        with pytest.raises(
+            StoreError, match=rf"search: cannot be listed \({cause}\); see to the disk and the perm"
+        ):
+            look(tmp_path / "search")
+    with pytest.raises(OSError, match=cause):
+        list(below(tmp_path / "search"))
+
+
+def test_a_folder_is_not_put_into_place_before_all_of_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def fsync(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+
+    def fill(folder: Path) -> None:
+        (folder / "a" / "b").mkdir(parents=True)
+        (folder / "a" / "b" / "file").touch()
+        (folder / "to").symlink_to(folder / "a")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_folder(tmp_path / "made", fill, keep_if=lambda _: False)
+    assert synced[:3] == ["a", "b", "file"]
+    unlisted = _failing(os.listdir, lambda path: Path(path).name == "b", errno.EACCES)
+    monkeypatch.setattr(os, "listdir", unlisted)
+    with pytest.raises(StoreError, match="other: cannot be written: Permission denied; make it writable"):
+        write_folder(tmp_path / "other", fill, keep_if=lambda _: False)
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_is_cleared_is_told_from_what_is_left(tmp_path: Path) -> None:
+    for name in ("a", "b", f"{SCRATCH}{'0' * 32}-c"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    assert clear_scratch(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "file"]

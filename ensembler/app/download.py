@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from ..atomic import write_file
+from ..atomic import below, write_file
 from ..bundle.layout import INDEX, read_index
 
 
@@ -48,7 +48,7 @@ def download_name(bundle: Path) -> str:
 
 def size_of(bundle: Path) -> int:
     """Bytes of all files of a bundle."""
-    return sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in below(bundle) if file.is_file())
 
 
 def megabytes(size: int) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from ..atomic import listed
 from ..errors import ConfigError, StoreError
 from ..evaluation.leaderboard import Leaderboard
 from ..figures import difference_frame
@@ -98,7 +99,7 @@ def view(store: RunStore) -> View:
 def stamp(store: RunStore) -> Stamp:
     """What the run's files look like now. Logs are left out: they grow by the line and hold no result."""
     found = []
-    for entry in store.path.iterdir():
+    for entry in listed(store.path):
         if entry.name[0] != "." and entry.suffix != ".jsonl":
             with suppress(FileNotFoundError):  # whoever writes the run has just taken it away
                 stat = entry.stat()

@@ -105,7 +105,7 @@ def why_none(store: RunStore) -> str:
     """Why a run has no search to show; "" where it has one."""
     manifest = store.manifest()
     config = store.config()
-    if any((store.path / "search").glob("[0-9]*.json")):
+    if store.trial_files():
         return ""
     if store.bare_predictions() is not None:
         return "This run was made from predictions alone: nothing was trained here, so nothing was searched."

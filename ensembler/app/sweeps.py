@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from ..atomic import listed
 from ..cells import read_if_there
 from ..config import Config
 from ..config_settings import NAME
@@ -101,8 +102,7 @@ class Sweep:
 def find(folder: Path) -> list[Sweep]:
     """Every sweep right below a folder, those that run first, else by name."""
     paths = set(jobs.below(folder))
-    if folder.is_dir():
-        paths |= {p for p in folder.iterdir() if not p.name.startswith(".") and _is_sweep(p)}
+    paths |= {p for p in listed(folder) if p.name[0] != "." and _is_sweep(p)}
     found = [look(RunStore(path)) for path in paths]
     return sorted(found, key=lambda sweep: (not sweep.live, sweep.store.name))
 

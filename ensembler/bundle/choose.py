@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import comparison
+from ..atomic import listed
 from ..cells import read_if_there
 from ..combiners import Combiner
 from ..errors import BundleError
@@ -98,8 +99,8 @@ def _deployed(store: RunStore, way: str) -> dict[str, str]:
 
 
 def _collapsed(store: RunStore, name: str) -> Candidate:
-    for file in sorted((store.path / "cells").glob("*/all/result.json")):
-        record = read_if_there(file)
+    for folder in listed(store.path / "cells"):
+        record = read_if_there(folder / "all" / "result.json")
         if record:
             candidate = Candidate.from_dict(record["candidate"])
             if candidate.name == name:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from ..atomic import reading, write_file, write_folder
+from ..atomic import below, reading, write_file, write_folder
 from ..combiners import Combiner
 from ..combiners.cascade import Cascade
 from ..errors import BundleError
@@ -119,7 +119,7 @@ def write_bundle(
         deployed = {"graph": graph, "collapse": options.collapse, "trade_off": points}
         card = model_card(experiment, row, verdict, classes, about, data, deployed)
         (folder / CARD).write_text(card, encoding="utf-8")
-        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        files = [path for path in below(folder) if path.is_file()]
         index = {
             "format": FORMAT,
             "experiment": experiment,
@@ -308,6 +308,6 @@ def _refuse_slow(folder: Path, name: str, limit: float) -> None:
 def _zip(folder: Path, stream: Any) -> None:
     """Stored, not packed: weights do not shrink, and what is not packed cannot grow."""
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(folder.rglob("*")):
+        for file in below(folder):
             if file.is_file():
                 archive.write(file, file.relative_to(folder).as_posix())

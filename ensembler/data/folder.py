@@ -39,12 +39,17 @@ def read_class_folders(root: Path) -> list[Row]:
     files that are no images by their extension, are passed over.
 
     Raises:
-        DataError: no such folder, no class folders, or a class folder without an image.
+        DataError: no such folder, no class folders, a class folder without an image, or a folder that cannot be listed.
     """
     if not root.is_dir():
         problem = "is a file" if root.exists() else "no such folder"
         raise DataError(f"{root}: {problem}; {_EXPECTED}, or a .csv or .parquet manifest")
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        folders = sorted(
+            entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+        )
+    except OSError as error:
+        raise _unlisted(error) from error
     if not folders:
         raise DataError(f"{root}: has no class folders; {_EXPECTED}")
     rows = []
@@ -63,11 +68,20 @@ def read_class_folders(root: Path) -> list[Row]:
 
 
 def _images_below(folder: Path) -> Iterable[Path]:
-    for parent, children, files in os.walk(folder):
+    def fail(error: OSError) -> None:  # else its images would be missing without a word
+        raise _unlisted(error) from error
+
+    for parent, children, files in os.walk(folder, onerror=fail):
         children[:] = [name for name in children if not name.startswith(".")]
         for name in files:
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
                 yield Path(parent, name)
+
+
+def _unlisted(error: OSError) -> DataError:
+    return DataError(
+        f"{error.filename}: cannot be listed: {error.strerror}; mend its permissions or the disk"
+    )
 
 
 def write_class_folders(root: Path, images: Iterable[tuple[str, str, NDArray[np.uint8]]]) -> None:

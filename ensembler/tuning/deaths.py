@@ -20,6 +20,11 @@ _CAUSES = (
     ),
 )
 
+#: What Python, numpy, torch and pyarrow say where they get no memory.
+_NO_MEMORY = re.compile(
+    r"[\w.]*MemoryError\b|RuntimeError: .*(DefaultCPUAllocator|out of memory)|.*std::bad_alloc"
+)
+
 
 def cause_of(error: str) -> str:
     """What a person has to know of an error of Ray's.
@@ -36,6 +41,6 @@ def cause_of(error: str) -> str:
         if re.search(pattern, last):
             return words
     said = lines[-1].strip()
-    if said.startswith("MemoryError"):
+    if _NO_MEMORY.match(said):
         said = f"out of memory: {said}"
     return said if len(said) <= MOST_CHARACTERS else said[: MOST_CHARACTERS - 3] + "..."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +54,34 @@ def test_class_folders_as_people_keep_them(tmp_path: Path, load: Load) -> None:
     assert table.frame["label"].tolist() == ["cat", "cat", "dog"]
     assert table.paths[0] == tmp_path / "images/cat/a.jpeg"
     assert set(table.frame["split"]) == {"oof"}
+
+
+def test_images_of_a_folder_that_cannot_be_listed_are_not_left_out(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "images", "cat/a.png", "cat/more/b.png", "dog/c.png")
+    scan = os.scandir
+
+    def scandir(folder: Any) -> Any:
+        if Path(folder).name == "more":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scan(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        with pytest.raises(
+            DataError, match=r"^\S+/cat/more: cannot be listed: Permission denied; mend its perm"
+        ):
+            load("images")
+
+    def listdir(folder: Any) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(
+        DataError, match=r"^\S+/images: cannot be listed: Input/output error; mend its permissions"
+    ):
+        load("images")
 
 
 def test_folder_errors(tmp_path: Path, load: Load) -> None:

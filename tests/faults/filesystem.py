@@ -1,6 +1,7 @@
 """Every operation on the files of a small run fails, one after another, with each errno, once and for good.
 
     python -m tests.faults.filesystem LINES [--sample 100] [--seed 0]       # goes on where it was left
+    python -m tests.faults.filesystem LINES --kinds list,rename             # of these alone, counted by themselves
     python -m tests.faults.filesystem LINES --report reports/reliability.md
 
 A run is filled by verbs of the command line, one step after another (`small_run.py`). Each step begins with the run as
@@ -22,8 +23,10 @@ import collections
 import contextlib
 import dataclasses
 import errno
+import functools
 import io
 import json
+import operator
 import os
 import random
 import re
@@ -39,7 +42,7 @@ from tests import sections
 
 from . import filesystem_report
 from .on_disk import SCRATCH, Seen, Tree, tree, unreadable
-from .shim import KINDS, Shim, build, environment
+from .shim import EVERYTHING, KINDS, Kind, Shim, build, environment
 from .small_run import STEPS, Step, stand_in, verb, write_experiment
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EPERM)
@@ -61,10 +64,16 @@ class Result:
 
 
 class Campaign:
-    """The steps over one folder."""
+    """The steps over one folder.
 
-    def __init__(self, home: Path) -> None:
+    Args:
+        home: new and empty.
+        kinds: of operations that may fail, where the errno befalls them.
+    """
+
+    def __init__(self, home: Path, kinds: Kind = EVERYTHING) -> None:
         self.home = home
+        self.kinds = kinds
         self.run = home / "run"
         self.shim = Shim()
         self.after: dict[str, Tree] = {}
@@ -92,7 +101,7 @@ class Campaign:
     def count(self, step: Step, code: int) -> int:
         """How many operations of a quiet pass an errno may befall."""
         self._begin(step)
-        self.shim.arm(self.run, KINDS[code], 0, 0, False)
+        self.shim.arm(self.run, KINDS[code] & self.kinds, 0, 0, False)
         self._call(step)
         seen = self.shim.seen
         self.shim.disarm()
@@ -101,7 +110,7 @@ class Campaign:
     def case(self, step: Step, at: int, code: int, for_good: bool) -> Result:
         """Fails one operation of a step, looks at what is left, and runs the step again."""
         self._begin(step)
-        self.shim.arm(self.run, KINDS[code], at, code, for_good)
+        self.shim.arm(self.run, KINDS[code] & self.kinds, at, code, for_good)
         exit_code, said = self._call(step)
         failed, (kind, path) = self.shim.failed, self.shim.first
         self.shim.disarm()
@@ -134,7 +143,7 @@ class Campaign:
         meant = Path(re.sub(re.escape(SCRATCH) + r"(old-)?[0-9a-f]{32}-", "", path))
         # What cannot be cleaned up or tried out is in nobody's way: what is told is what came after it.
         leftover = re.search(re.escape(SCRATCH) + r"|/unfinished/|/\.driver\.json$", path)
-        cleaning = leftover and (kind == "remove" or (kind == "read" and for_good))
+        cleaning = leftover and (kind == "remove" or (kind in ("read", "list") and for_good))
         if not cleaning and not any(meant.is_relative_to(n) or Path(n).is_relative_to(meant) for n in named):
             broken.append(f"the message names another path than {meant}: {message}")
         if os.strerror(code) not in message:
@@ -210,6 +219,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--sample", type=int, help="so many cases rather than all, as many of one step as of another"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--kinds",
+        type=lambda given: functools.reduce(operator.or_, (Kind[name.upper()] for name in given.split(","))),
+        default=EVERYTHING,
+        help="of operations that fail, such as list,rename (default: all); with a file of LINES of their own",
+    )
     parser.add_argument("--report", type=Path, help="write the section of the report, and run nothing")
     args = parser.parse_args(argv)
     if args.report is not None:
@@ -221,13 +236,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "LD_PRELOAD" not in os.environ:  # the shim has to be there when a process starts
             command = [sys.executable, "-m", "tests.faults.filesystem", *(argv or sys.argv[1:])]
             return subprocess.run(command, env=environment(build(home)), check=False).returncode
-        return _run(home, args.lines, args.sample, args.seed)
+        return _run(home, args.lines, args.sample, args.seed, args.kinds)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _run(home: Path, lines: Path, sample: int | None, seed: int) -> int:
-    campaign = Campaign(home)
+def _run(home: Path, lines: Path, sample: int | None, seed: int, kinds: Kind) -> int:
+    campaign = Campaign(home, kinds)
     campaign.prepare()
     chosen = cases(campaign, seed)
     total = len(chosen)

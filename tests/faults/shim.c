@@ -10,6 +10,7 @@
  * test counts with strace that nothing does.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +24,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { READ = 1, OPEN = 2, WRITE = 4, FSYNC = 8, RENAME = 16, MKDIR = 32, REMOVE = 64, LOCK = 128 };
+enum { READ = 1, OPEN = 2, WRITE = 4, FSYNC = 8, RENAME = 16, MKDIR = 32, REMOVE = 64, LOCK = 128, LIST = 256 };
 
 static struct {
     char folder[4096], last_path[4096], condition[4096];
@@ -154,6 +155,11 @@ OPENER_AT(openat64)
     }
 STREAM_OPENER(fopen)
 STREAM_OPENER(fopen64)
+
+DIR *opendir(const char *path) { /* which opens without calling open */
+    REAL(opendir);
+    return fails_at(LIST, AT_FDCWD, path) ? NULL : real(path);
+}
 
 ssize_t write(int fd, const void *data, size_t n) {
     REAL(write);

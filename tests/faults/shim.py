@@ -29,11 +29,12 @@ class Kind(enum.IntFlag):
     MKDIR = 32
     REMOVE = 64
     LOCK = 128
+    LIST = 256
 
 
 #: What each errno befalls in life: a full disk can still be read and emptied, the others spare nothing.
 TAKES_SPACE = Kind.OPEN | Kind.WRITE | Kind.FSYNC | Kind.RENAME | Kind.MKDIR
-EVERYTHING = TAKES_SPACE | Kind.READ | Kind.REMOVE
+EVERYTHING = TAKES_SPACE | Kind.READ | Kind.REMOVE | Kind.LIST
 KINDS: Mapping[int, Kind] = {
     errno.ENOSPC: TAKES_SPACE,
     errno.EIO: EVERYTHING,

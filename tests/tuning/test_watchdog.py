@@ -136,7 +136,20 @@ def test_a_standstill_is_counted_from_the_last_trial_that_ran() -> None:
             "Failure # 1 (occurred at 1)\nKilled\nFailure # 2 (occurred at 2)\n  File x\nOSError: [Errno 5] broken",
             "OSError: [Errno 5] broken",
         ),
-        ("Failure # 1 (occurred at 1)\ntrace\nMemoryError: 8 GiB", "out of memory: MemoryError: 8 GiB"),
+        *(
+            (f"Failure # 1 (occurred at 1)\ntrace\n{words}", f"out of memory: {words}")
+            for words in (
+                "MemoryError: 8 GiB",
+                "MemoryError",
+                "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 2.00 GiB",
+                "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate",
+                "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
+                "RuntimeError: CUDA error: out of memory",
+                "pyarrow.lib.ArrowMemoryError: malloc of size 64 failed",
+                "RuntimeError: std::bad_alloc",
+            )
+        ),
+        ("trace\nValueError: no MemoryError: here", "ValueError: no MemoryError: here"),
         (
             "The actor died.\n\tip: 1.2.3.4\nThe actor is dead because its node has died. Node Id: 5",
             "its node was lost",

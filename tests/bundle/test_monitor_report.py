@@ -121,7 +121,9 @@ def test_the_figures_are_those_that_there_is_something_for(members: int, history
 
 
 def test_those_least_like_the_old_images_are_named_the_farthest_first() -> None:
-    listed = re.findall(r"<li><code>(.*?)</code></li>", _page())
+    ol = _page().split("<ol>")[1].split("</ol>")[0]
+    listed = re.findall(r"<li><code>(.*?)</code></li>", ol)
+    assert "".join(f"<li><code>{name}</code></li>" for name in listed) == ol
     assert len(listed) == 10
     numbers = [int(name.removesuffix("&lt;.png")) for name in listed]
     assert numbers[0] == 29  # its look has moved by most

@@ -142,6 +142,8 @@ def test_images_of_every_kind_of_body() -> None:
     assert taken(body, "multipart/form-data; boundary=e") == [("a.png", b"x"), ("1", b"y")]
     long = FILE % (b"n" * 300, b"x") + b"--e--\r\n"
     assert [name for name, _ in taken(long, "multipart/form-data; boundary=e")] == ["n" * 200]
+    no_text = FILE % (b"caf\xe9.png", b"x") + b"--e--\r\n"
+    assert taken(no_text, "multipart/form-data; boundary=e") == [("caf\ufffd.png", b"x")]
 
 
 # ---------------------------------------------------------------------- answers

@@ -169,6 +169,15 @@ def test_p_values_are_even_where_nothing_differs() -> None:
         assert 0.005 <= np.mean(np.array(values) <= 0.05) <= 0.11
 
 
+def test_the_stability_of_the_confidence_is_counted_in_tenths_of_the_reference() -> None:
+    old, new = _sample(_photographs(400, seed=0)), _sample(_photographs(100, seed=1))
+    tenths = np.quantile(old.confidence, np.arange(1, 10) / 10)
+    counts = [np.bincount(np.searchsorted(tenths, s.confidence), minlength=10) for s in (old, new)]
+    found = measure_drift(old, new).psi_confidence
+    assert found == pytest.approx(float(psi_value(counts[0], counts[1])), rel=1e-6)
+    assert 0 < found < 0.25
+
+
 def test_statistics_are_those_of_the_textbook() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=40).astype(np.float32).round(1), rng.normal(1, size=30).astype(np.float32).round(1)

@@ -178,6 +178,12 @@ def test_each_image_has_its_answer_or_its_reason(service: Service) -> None:
     assert (service.buffer.held, service._batcher.waiting) == (0, 0)
 
 
+def test_a_body_of_no_kind_is_refused_like_one_of_an_unknown_kind(service: Service) -> None:
+    bare = service.answer(receiver(parts(b"x")), {b"content-length": b"1"})
+    assert refusal(bare)[0] == 415
+    assert service.buffer.held == 0
+
+
 def test_the_model_has_its_own_words_for_the_same_pixels(service: Service) -> None:
     pixels = np.full((1, 8, 8, 3), (255, 0, 0), np.uint8)
     expected = service.bundle.predict_pixels(pixels)[0]

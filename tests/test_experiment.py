@@ -14,6 +14,7 @@ from ensembler.data.cache import cache_dir
 from ensembler.errors import ConfigError, RunLockedError, StoreError, TrainingError
 from ensembler.experiment import Experiment
 from ensembler.store import RunStore
+from tests.without_ray import without_ray
 
 
 def test_the_same_in_python(finished_run: Any) -> None:
@@ -121,7 +122,8 @@ def test_with_random_labels_no_ensemble_is_better_than_chance(
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{i}.png")
     (tmp_path / "random.yaml").write_text(RANDOM)
-    board = Experiment.from_config(tmp_path / "random.yaml", tmp_path / "run").run()
+    with without_ray():
+        board = Experiment.from_config(tmp_path / "random.yaml", tmp_path / "run").run()
     rows = board.to_records()
     assert len(rows) == 2 + 7
     for row in rows:

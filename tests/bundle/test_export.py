@@ -6,7 +6,6 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from ensembler.errors import BundleError, ConfigError
 from ensembler.experiment import Experiment
 from ensembler.metrics import get_metric
 from ensembler.store import RunStore
-from ensembler.tuning.plan import Chain, Outcome
+from tests.without_ray import without_ray
 
 BOTH = ExportOptions(format="both")
 EVERY = [*COMBINERS, {"isotonic": {"combiner": "calibrated", "method": "isotonic"}}]
@@ -38,19 +37,11 @@ EVERY = [*COMBINERS, {"isotonic": {"combiner": "calibrated", "method": "isotonic
 def every(finished_run: Any, once: Callable[..., Path]) -> RunStore:
     """The finished run with every combiner that there is."""
 
-    def fail_again(
-        chain: Chain, *_: Any, **__: Any
-    ) -> None:  # what failed is tried again, and would need Ray
-        while (trial := chain.ask()) is not None:
-            chain.tell(trial, Outcome("failed", reason="as before"))
-
     def make(home: Path) -> None:
         shutil.copytree(finished_run.run, home / "run")
         config = yaml.safe_load(finished_run.config.read_text()) | {"ensembles": EVERY}
         (finished_run.home / "every.yaml").write_text(yaml.safe_dump(config))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ensembler.tuning.sweep.ray_session", lambda *_: nullcontext((1.0, 0.0)))
-            patch.setattr("ensembler.tuning.sweep.execute", fail_again)
+        with without_ray():  # what failed is tried again
             Experiment.from_config(finished_run.home / "every.yaml", home / "run").run()
 
     return RunStore(once("every", make) / "run")

@@ -76,6 +76,7 @@ class Campaign:
         self.kinds = kinds
         self.run = home / "run"
         self.shim = Shim()
+        self.counts: dict[tuple[str, Kind], int] = {}
         self.after: dict[str, Tree] = {}
         self.seen: dict[str, Seen] = {}
 
@@ -100,12 +101,14 @@ class Campaign:
 
     def count(self, step: Step, code: int) -> int:
         """How many operations of a quiet pass an errno may befall."""
-        self._begin(step)
-        self.shim.arm(self.run, KINDS[code] & self.kinds, 0, 0, False)
-        self._call(step)
-        seen = self.shim.seen
-        self.shim.disarm()
-        return seen
+        kinds = KINDS[code] & self.kinds
+        if (step.name, kinds) not in self.counts:
+            self._begin(step)
+            self.shim.arm(self.run, kinds, 0, 0, False)
+            self._call(step)
+            self.counts[step.name, kinds] = self.shim.seen
+            self.shim.disarm()
+        return self.counts[step.name, kinds]
 
     def case(self, step: Step, at: int, code: int, for_good: bool) -> Result:
         """Fails one operation of a step, looks at what is left, and runs the step again."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tests.without_ray import execute_here
 
 CONFIG = """
 name: small
@@ -61,51 +62,14 @@ def _body(backbone: str, classes: int, create: Any, to_arrays: Any) -> Any:
     return to_arrays(create(backbone, classes).state_dict())
 
 
-def execute_here(
-    chain: Any, data: Any, sink: Any, resources: Any, observer: Any, metric: Any, *_: Any, **__: Any
-) -> None:
-    """In place of Ray: the searcher's trials, one after another, through the worker class."""
-    from ray.tune.search import Searcher
-
-    from ensembler.errors import StoreError, TrainingError
-    from ensembler.tuning.bridge import PlanSearcher, TrialWatch
-    from ensembler.tuning.plan import IDLE
-    from ensembler.tuning.trainable import CellTrainable
-
-    watch = TrialWatch()
-    searcher = PlanSearcher(chain, observer, metric, watch, slots=1)
-    for trial_id in map(str, itertools.count()):
-        config = searcher.suggest(trial_id)
-        if config == Searcher.FINISHED:
-            break
-        assert isinstance(config, dict), "one trial at a time never waits"
-        watch.on_start(trial_id)
-        if config["kind"] == IDLE:
-            searcher.on_trial_complete(trial_id, {})
-            continue
-        worker = object.__new__(CellTrainable)
-        worker.setup(config, data, sink, toy_cell)
-        while not (result := worker.step())["done"]:
-            searcher.on_trial_result(trial_id, result)
-        searcher.on_trial_complete(trial_id, result)
-    if searcher.store_problem:
-        raise StoreError(searcher.store_problem)
-    if not chain.finished:
-        raise TrainingError("the sweep ended early")
-
-
-@contextlib.contextmanager
-def _no_ray(*_: Any) -> Iterator[tuple[float, float]]:
-    yield 1.0, 0.0
-
-
 def stand_in() -> None:
     """Replaces Ray, training and every clock whose reading is stored."""
     from ensembler import preparation
     from ensembler.bundle.member import Member
     from ensembler.tuning import sweep
 
-    sweep.ray_session, sweep.execute = _no_ray, execute_here
+    sweep.ray_session = lambda *_: contextlib.nullcontext((1.0, 0.0))
+    sweep.execute = functools.partial(execute_here, train=toy_cell)
     preparation._commit = lambda _folder: None
     Member.latency_ms = lambda *_, **__: 1.0  # type: ignore[method-assign]
 

@@ -29,6 +29,7 @@ from ensembler.tuning.bridge import RETRIES
 from ensembler.tuning.execute import execute
 from ensembler.tuning.plan import Outcome, Trial
 from ensembler.tuning.progress import Observers
+from tests.without_ray import without_ray
 
 CONFIG = """
 name: faults
@@ -310,7 +311,8 @@ def test_the_same_command_again_tries_again_what_failed_and_nothing_else(
     killed = short.trial("killed")["number"]
     config = short.home / "small.yaml"
     config.write_text(config.read_text().replace(STALLED_AFTER, "auto"))  # nobody hangs any more
-    Experiment.from_config(config, short.run).run()
+    with without_ray():
+        Experiment.from_config(config, short.run).run()
     assert {p: p.stat().st_mtime_ns for p in cells} == cells
     again = {t["number"]: t for t in short.store.trials()}
     assert all(t["status"] == "finished" for t in again.values())

@@ -5,15 +5,12 @@ Real networks, the real store, in this process: what Ray is given is packed and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ray import cloudpickle
 
 from ensembler.bundle import Bundle
 from ensembler.bundle.options import ExportOptions
@@ -23,9 +20,7 @@ from ensembler.errors import BundleError
 from ensembler.experiment import Experiment
 from ensembler.metrics import METRICS
 from ensembler.store import RunStore
-from ensembler.training.candidate import TrainingData
-from ensembler.training.loop import train_cell
-from ensembler.tuning.plan import Chain, Outcome, Trial
+from tests.without_ray import without_ray
 
 CONFIG = """
 name: small
@@ -44,26 +39,11 @@ numerics: {precision: fp32, channels_last: true}
 """
 
 
-def _execute(chain: Chain, data: TrainingData, sink: Any, *_: Any, **__: Any) -> None:
-    data, sink = cloudpickle.loads(cloudpickle.dumps((data, sink)))
-    while (trial := chain.ask()) is not None:
-        job = Trial.from_config(json.loads(json.dumps(trial.to_config()))).job
-        if trial.kind == "measure":
-            chain.tell(trial, Outcome("finished", extra={"precision": "fp32"}))
-            continue
-        result = train_cell(job, data)
-        sink.commit_cell(result, data.fingerprint)
-        chain.tell(trial, Outcome("finished", result.score, seconds=result.train_s))
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, write_experiment: Callable[..., Path]) -> Experiment:
     home = tmp_path_factory.mktemp("after")
     experiment = Experiment.from_config(write_experiment(home, CONFIG), home / "run")
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("sweep", "collapse"):
-            patch.setattr(f"ensembler.tuning.{module}.ray_session", lambda *_: nullcontext((1.0, 0.0)))
-            patch.setattr(f"ensembler.tuning.{module}.execute", _execute)
+    with without_ray():
         experiment.run()
     return experiment
 

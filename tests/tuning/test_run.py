@@ -24,6 +24,7 @@ from ensembler.errors import RunMismatchError
 from ensembler.experiment import Experiment
 from ensembler.store import RunStore
 from ensembler.training.candidate import Candidate
+from tests.without_ray import without_ray
 
 
 @pytest.fixture
@@ -166,7 +167,8 @@ def test_a_further_backbone_trains_only_its_own_cells(copied: Any) -> None:
     )
     before = _stamps(copied.run)
     trials = {t["number"]: t for t in RunStore(copied.run).trials()}
-    assert main(["run", str(copied.config), "-o", str(copied.run)]) == 0
+    with without_ray():
+        assert main(["run", str(copied.config), "-o", str(copied.run)]) == 0
     after = _stamps(copied.run)
     assert {p: s for p, s in after.items() if p in before} == before
     added = {p.parent.parent.name for p in after if p not in before}

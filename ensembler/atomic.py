@@ -1,4 +1,7 @@
-"""Files and folders that appear whole or not at all: write beside the target, sync, rename."""
+"""Files and folders that appear whole or not at all: write beside the target, sync, rename.
+
+And what is said where the disk does not write, read or list them.
+"""
 
 from __future__ import annotations
 

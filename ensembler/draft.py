@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from .atomic import write_file
+from .atomic import listed, write_file
 from .config import WORDS
 from .config_text import read_yaml
 from .data import load_table
@@ -71,7 +71,11 @@ def write_draft(images: str, output: Path | None, show: Callable[[str], object])
 
 
 def split_beside(location: Path) -> Path | None:
-    """The test split that lies beside a folder of training images and has no class that it lacks; or None."""
+    """The test split that lies beside a folder of training images and has no class that it lacks; or None.
+
+    Raises:
+        StoreError: a folder beside may be one, and cannot be listed.
+    """
     if location.name.lower() not in TRAINING_FOLDERS:
         return None
     for name in TEST_FOLDERS:
@@ -83,9 +87,7 @@ def split_beside(location: Path) -> Path | None:
 
 
 def _folders(path: Path) -> set[str]:
-    if not path.is_dir():
-        return set()
-    return {entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    return {entry.name for entry in listed(path) if entry.is_dir() and not entry.name.startswith(".")}
 
 
 def run_name(source: Path) -> str:

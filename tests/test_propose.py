@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from ensembler.config import Config
 from ensembler.data import load_table
 from ensembler.data.survey import Survey, survey
 from ensembler.draft import draft, run_name, scalar, split_beside, written_path
-from ensembler.errors import DataError
+from ensembler.errors import DataError, StoreError
 from ensembler.experiment import Experiment
 from ensembler.folds import make_folds
 from ensembler.propose import Hardware, Proposal, propose
@@ -231,6 +233,22 @@ def test_a_test_split_beside_the_training_folder_is_found(tmp_path: Path) -> Non
     _images(tmp_path / "test", {"ant": 1})
     assert split_beside(train) == tmp_path / "test"
     assert split_beside(tmp_path / "test") is None
+
+
+def test_a_test_split_that_cannot_be_listed_is_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "test", "val"):
+        (tmp_path / split / "ant").mkdir(parents=True)
+
+    def listdir(folder: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(
+        StoreError, match=r"^\S+/\w+: cannot be listed \(Permission denied\); see to the disk"
+    ):
+        split_beside(tmp_path / "train")
 
 
 # ---------------------------------------------------------------------- the verb

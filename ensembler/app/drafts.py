@@ -7,6 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from ..atomic import listed
 from ..config_text import MAX_CONFIG_BYTES
 from ..errors import ConfigError
 from ..store import find_runs
@@ -135,8 +136,4 @@ def decoded(data: bytes) -> str:
 
 
 def _yaml_below(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        f for f in folder.iterdir() if f.suffix in (".yaml", ".yml") and f.is_file() and f.name[0] != "."
-    )
+    return [f for f in listed(folder) if f.suffix in (".yaml", ".yml") and f.is_file() and f.name[0] != "."]

@@ -5,8 +5,8 @@ For tests of what a sweep leaves, which would pay fifteen seconds of two cores f
 
 from __future__ import annotations
 
-import functools
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -47,7 +47,9 @@ def execute_here(
             searcher.on_trial_complete(trial_id, {})
             continue
         worker = object.__new__(CellTrainable)
-        worker.setup(config, data, sink, train)
+        worker.setup(
+            json.loads(json.dumps(config)), data, sink, train
+        )  # a config is plain, for it is stored too
         while not (result := worker.step())["done"]:
             searcher.on_trial_result(trial_id, result)
         searcher.on_trial_complete(trial_id, result)
@@ -58,14 +60,10 @@ def execute_here(
 
 
 @contextmanager
-def without_ray(train: Callable[..., Any] | None = None) -> Iterator[None]:
-    """Sweeps and collapses within need no Ray.
-
-    Args:
-        train: in place of `fit_cell`.
-    """
+def without_ray() -> Iterator[None]:
+    """Sweeps and collapses within need no Ray."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("sweep", "collapse"):
             patch.setattr(f"ensembler.tuning.{module}.ray_session", lambda *_: nullcontext((1.0, 0.0)))
-            patch.setattr(f"ensembler.tuning.{module}.execute", functools.partial(execute_here, train=train))
+            patch.setattr(f"ensembler.tuning.{module}.execute", execute_here)
         yield
